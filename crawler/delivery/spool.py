@@ -1,0 +1,630 @@
+"""The queue on the card: what PostgreSQL has not taken yet, and what it never will.
+
+One SQLite file per host, written by every process and drained by one at a time. A batch is one
+compressed blob of COPY lines with its checksum. The file is preallocated to its cap, so that another
+program filling the card cannot stop it from taking, giving or forgetting batches.
+"""
+
+import fcntl
+import logging
+import os
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from crawler import sqlite
+from crawler.exceptions import SpoolError, SpoolFull
+from crawler.records import DeadLetter, Stream, split_lines
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+TABLES = """
+CREATE TABLE IF NOT EXISTS batch (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, table_name TEXT NOT NULL, source TEXT NOT NULL,
+    columns TEXT NOT NULL, items INTEGER NOT NULL, spooled_at REAL NOT NULL,
+    checksum INTEGER NOT NULL, payload BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS dead_letter (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, table_name TEXT NOT NULL, source TEXT NOT NULL,
+    columns TEXT NOT NULL, items INTEGER NOT NULL, died_at REAL NOT NULL, item_key TEXT NOT NULL,
+    code TEXT NOT NULL, reason TEXT NOT NULL, replayable INTEGER NOT NULL, payload BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS account (
+    id INTEGER PRIMARY KEY, table_name TEXT NOT NULL, source TEXT NOT NULL,
+    spooled INTEGER NOT NULL DEFAULT 0, stored INTEGER NOT NULL DEFAULT 0,
+    unchanged INTEGER NOT NULL DEFAULT 0, refused INTEGER NOT NULL DEFAULT 0,
+    buried INTEGER NOT NULL DEFAULT 0, replayed INTEGER NOT NULL DEFAULT 0,
+    forgotten INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (table_name, source));
+"""
+_SALVAGED = ("account", "batch", "dead_letter")
+_JOURNAL_PAGES = 128
+_LARGEST_BLOB_BYTES = 256 * 1024 * 1024
+_BLOB_PAGE_BYTES = sqlite.PAGE_BYTES - 4
+_REASON_CHARACTERS = 500
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A spooled batch. ``lines`` is None when its bytes no longer match their checksum."""
+
+    id: int
+    stream: Stream
+    columns: str
+    items: int
+    spooled_at: float
+    compressed: bytes
+    lines: list[bytes] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of one spooled batch: item counts, and the letters of those that died."""
+
+    batch: Batch
+    stored: int = 0
+    unchanged: int = 0
+    dead: Sequence[DeadLetter] = ()
+
+
+class Account(NamedTuple):
+    """The books of one stream, in items, since the spool was made.
+
+    ``spooled`` came in from crawls, ``replayed`` from the dead letters; drained items were ``stored``,
+    ``unchanged`` or ``refused`` (now dead letters); ``buried`` are dead letters straight from crawls;
+    ``forgotten`` ones were deleted by the operator. ``waiting`` and ``dead`` are counted, not booked.
+    """
+
+    stream: Stream
+    spooled: int
+    stored: int
+    unchanged: int
+    refused: int
+    buried: int
+    replayed: int
+    forgotten: int
+    waiting: int
+    dead: int
+
+    @property
+    def adds_up(self) -> bool:
+        """True if what came in is what went out and what is here."""
+        came = self.spooled + self.replayed
+        went = self.stored + self.unchanged + self.refused
+        died = self.buried + self.refused
+        return came == went + self.waiting and died == self.dead + self.replayed + self.forgotten
+
+
+class Status(NamedTuple):
+    """How the spool stands: counts, bytes in use, its cap, and the age of its oldest batch."""
+
+    batches: int
+    items: int
+    dead: int
+    used_bytes: int
+    max_bytes: int
+    oldest_age_seconds: float | None
+
+    @property
+    def fill(self) -> float:
+        """The share of the cap in use, 0 to 1."""
+        return self.used_bytes / self.max_bytes
+
+
+class Spool:
+    """The spool of this host. May be used from any thread, one call at a time."""
+
+    def __init__(self, path: Path, *, max_bytes: int, wall_clock: Callable[[], float] = time.time) -> None:
+        """Given the file and its cap, open it; make it, checked and preallocated, if it is not there.
+
+        A damaged file is set aside and its readable rows are taken over. Raise SpoolError if the card
+        does not let it be made.
+        """
+        self.path = path
+        self._max_pages = max(64, max_bytes // sqlite.PAGE_BYTES)
+        self._wall_clock = wall_clock
+        self._lock = threading.RLock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._gate = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            with self._gate_held(fcntl.LOCK_EX):
+                self._connection = self._opened()
+        except BaseException:
+            os.close(self._gate)
+            raise
+
+    # -- what crawls do ------------------------------------------------------------------------
+
+    def append(self, stream: Stream, columns: str, lines: Sequence[bytes]) -> int:
+        """Given the lines of one batch, make them durable and return the batch's id.
+
+        Raise SpoolFull if they do not fit under the cap, SpoolError if the card fails; then the
+        caller still owns the batch.
+        """
+        payload = zlib.compress(b"".join(lines), 1)
+
+        def insert(connection: sqlite.Connection) -> int:
+            self._require_room(connection, len(payload))
+            _book(connection, stream, spooled=len(lines))
+            return self._insert_batch(connection, stream, columns, len(lines), payload)
+
+        return self._transaction(insert)
+
+    def bury(self, columns: str, letters: Sequence[DeadLetter]) -> None:
+        """Given items that can never be stored, make them durable as dead letters."""
+
+        def insert(connection: sqlite.Connection) -> None:
+            for letter in letters:
+                self._insert_dead(connection, columns, letter)
+                _book(connection, letter.stream, buried=1)
+
+        self._transaction(insert)
+
+    def has_waiting(self, stream: Stream) -> bool:
+        """Return True if a batch of this stream waits: a newer one must queue behind it."""
+        query = "SELECT EXISTS (SELECT 1 FROM batch WHERE table_name = ? AND source = ?)"
+        return bool(self._call(lambda c: c.execute(query, stream).fetchone()[0]))
+
+    # -- what the drainer does -----------------------------------------------------------------
+
+    def oldest(self, *, after_id: int = 0) -> Batch | None:
+        """Return the oldest batch with an id above ``after_id``, or None."""
+        return next(iter(self._batches("WHERE id > ? ORDER BY id LIMIT 1", (after_id,))), None)
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Given batches PostgreSQL has dealt with, forget them, book them and keep their dead letters."""
+
+        def settle(connection: sqlite.Connection) -> None:
+            for done in settlements:
+                connection.execute("DELETE FROM batch WHERE id = ?", (done.batch.id,))
+                refused = done.batch.items - done.stored - done.unchanged
+                _book(
+                    connection,
+                    done.batch.stream,
+                    stored=done.stored,
+                    unchanged=done.unchanged,
+                    refused=refused,
+                )
+                for letter in done.dead:
+                    self._insert_dead(connection, done.batch.columns, letter)
+                if done.batch.lines is None:
+                    self._insert_damaged(connection, done.batch)
+
+        if settlements:
+            self._transaction(settle)
+
+    # -- what the operator asks ----------------------------------------------------------------
+
+    def status(self) -> Status:
+        """Return how the spool stands now."""
+
+        def read(connection: sqlite.Connection) -> Status:
+            batches, items, oldest = connection.execute(
+                "SELECT count(*), coalesce(sum(items), 0), min(spooled_at) FROM batch"
+            ).fetchone()
+            (dead,) = connection.execute("SELECT coalesce(sum(items), 0) FROM dead_letter").fetchone()
+            age = None if oldest is None else max(0.0, self._wall_clock() - oldest)
+            used, cap = (pages * sqlite.PAGE_BYTES for pages in self._pages(connection))
+            return Status(batches, items, dead, used, cap, age)
+
+        return self._call(read)
+
+    def fill(self) -> float:
+        """Return the share of the cap in use, 0 to 1. Cheap: reads one page."""
+        used, cap = self._call(self._pages)
+        return used / cap
+
+    def accounts(self) -> list[Account]:
+        """Return the books of every stream that was ever spooled or had a dead letter."""
+        query = """
+            SELECT table_name, source, spooled, stored, unchanged, refused, buried, replayed, forgotten,
+                   (SELECT coalesce(sum(items), 0) FROM batch AS b
+                     WHERE (b.table_name, b.source) = (a.table_name, a.source)),
+                   (SELECT coalesce(sum(items), 0) FROM dead_letter AS d
+                     WHERE (d.table_name, d.source) = (a.table_name, a.source))
+              FROM account AS a ORDER BY table_name, source"""
+        rows = self._call(lambda c: c.execute(query).fetchall())
+        return [Account(Stream(row[0], row[1]), *row[2:]) for row in rows]
+
+    def batches(self) -> Iterator[Batch]:
+        """Return every batch, oldest first, one in memory at a time."""
+        after_id = 0
+        while (batch := self.oldest(after_id=after_id)) is not None:
+            yield batch
+            after_id = batch.id
+
+    def dead_letters(self) -> Iterator[tuple[int, float, str, DeadLetter]]:
+        """Return every dead letter as (id, died_at in seconds since the epoch, columns, letter)."""
+        query = """
+            SELECT id, died_at, columns, table_name, source, item_key, code, reason, payload,
+                   replayable FROM dead_letter WHERE id > ? ORDER BY id LIMIT 1"""
+        after_id = 0
+        while (row := self._call(partial(_one, query, after_id))) is not None:
+            after_id, died_at, columns, table, source, key, code, reason, payload, replayable = row
+            letter = DeadLetter(
+                Stream(table, source), key, code, reason, _inflated(payload), bool(replayable)
+            )
+            yield after_id, died_at, columns, letter
+
+    def replay(self, ids: Iterable[int] | None = None) -> int:
+        """Given ids of dead letters (None: all), queue those with a row form again; return how many."""
+
+        def queue_again(connection: sqlite.Connection, row: tuple[Any, ...]) -> None:
+            _id, table, source, columns, items, payload = row
+            self._insert_batch(connection, Stream(table, source), columns, items, payload)
+
+        return self._take_dead_letters(ids, "replayed", "WHERE replayable", queue_again)
+
+    def forget(self, ids: Iterable[int] | None = None) -> int:
+        """Given ids of dead letters (None: all), delete them for good; return how many items."""
+        return self._take_dead_letters(ids, "forgotten", "", lambda _connection, _row: None)
+
+    def _take_dead_letters(
+        self,
+        ids: Iterable[int] | None,
+        booked_as: str,
+        where: str,
+        act: Callable[[sqlite.Connection, tuple[Any, ...]], None],
+    ) -> int:
+        wanted = None if ids is None else set(ids)
+
+        def take(connection: sqlite.Connection) -> int:
+            taken = 0
+            listed = connection.execute(f"SELECT id FROM dead_letter {where} ORDER BY id").fetchall()
+            for (letter_id,) in listed:
+                if wanted is not None and letter_id not in wanted:
+                    continue
+                row = connection.execute(
+                    "SELECT id, table_name, source, columns, items, payload FROM dead_letter WHERE id = ?",
+                    (letter_id,),
+                ).fetchone()
+                connection.execute("DELETE FROM dead_letter WHERE id = ?", (letter_id,))
+                act(connection, row)
+                _book(connection, Stream(row[1], row[2]), **{booked_as: row[4]})
+                taken += row[4]
+            return taken
+
+        return self._transaction(take)
+
+    def verify(self) -> list[str]:
+        """Check the file, every checksum and the books; return the findings, none if all is well."""
+        findings = [
+            f"file: {row[0]}"
+            for row in self._call(lambda c: c.execute("PRAGMA integrity_check").fetchall())
+            if row[0] != "ok"
+        ]
+        findings += [
+            f"batch {batch.id} ({batch.stream.source}, {batch.items} items): checksum does not match"
+            for batch in self.batches()
+            if batch.lines is None
+        ]
+        findings += [
+            f"account of {account.stream.source} in {account.stream.table} does not add up: {account}"
+            for account in self.accounts()
+            if not account.adds_up
+        ]
+        return findings
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        with self._lock:
+            self._connection.close()
+            if self._gate >= 0:
+                os.close(self._gate)
+                self._gate = -1
+
+    # -- rows ----------------------------------------------------------------------------------
+
+    def _insert_batch(
+        self,
+        connection: sqlite.Connection,
+        stream: Stream,
+        columns: str,
+        items: int,
+        payload: bytes,
+    ) -> int:
+        cursor = connection.execute(
+            "INSERT INTO batch (table_name, source, columns, items, spooled_at, checksum, payload)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*stream, columns, items, self._wall_clock(), zlib.crc32(payload), payload),
+        )
+        return cursor.lastrowid or 0
+
+    def _insert_dead(
+        self,
+        connection: sqlite.Connection,
+        columns: str,
+        letter: DeadLetter,
+        items: int = 1,
+        payload: bytes | None = None,
+    ) -> None:
+        payload = zlib.compress(letter.payload, 1) if payload is None else payload
+        self._require_room(connection, len(payload))
+        connection.execute(
+            "INSERT INTO dead_letter (table_name, source, columns, items, died_at, item_key, code,"
+            " reason, replayable, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *letter.stream,
+                columns,
+                items,
+                self._wall_clock(),
+                letter.key,
+                letter.code,
+                letter.reason[:_REASON_CHARACTERS],
+                letter.replayable,
+                payload,
+            ),
+        )
+
+    def _insert_damaged(self, connection: sqlite.Connection, batch: Batch) -> None:
+        reason = f"batch {batch.id} no longer matches its checksum: the card damaged it"
+        letter = DeadLetter(batch.stream, "", "checksum", reason, b"", replayable=False)
+        self._insert_dead(connection, batch.columns, letter, batch.items, batch.compressed)
+
+    def _batches(self, where: str, values: tuple[object, ...]) -> list[Batch]:
+        query = (
+            f"SELECT id, table_name, source, columns, items, spooled_at, checksum, payload FROM batch {where}"
+        )
+        return [
+            Batch(row[0], Stream(row[1], row[2]), row[3], row[4], row[5], row[7], _lines(*row[6:]))
+            for row in self._call(lambda c: c.execute(query, values).fetchall())
+        ]
+
+    # -- room ----------------------------------------------------------------------------------
+
+    def _pages(self, connection: sqlite.Connection) -> tuple[int, int]:
+        (total,) = connection.execute("PRAGMA page_count").fetchone()
+        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+        return total - free, self._max_pages
+
+    def _require_room(self, connection: sqlite.Connection, payload_bytes: int) -> None:
+        used, cap = self._pages(connection)
+        needed = payload_bytes // _BLOB_PAGE_BYTES + 4
+        if used + needed > cap:
+            raise SpoolFull(
+                f"the spool {self.path} is full: {used} of {cap} pages in use, {needed} more needed; "
+                "bring PostgreSQL back and run `scrapy spool drain`, or raise CRAWLER_SPOOL_MAX_BYTES"
+            )
+
+    # -- the file ------------------------------------------------------------------------------
+
+    def _transaction(self, change: Callable[[sqlite.Connection], T]) -> T:
+        def in_transaction(connection: sqlite.Connection) -> T:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = change(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            return result
+
+        return self._call(in_transaction)
+
+    def _call(self, work: Callable[[sqlite.Connection], T]) -> T:
+        """Run ``work`` on the current file; once more on a fresh one if the file proves damaged."""
+        with self._lock:
+            try:
+                with self._gate_held(fcntl.LOCK_SH):
+                    self._follow_the_path()
+                    return work(self._connection)
+            except (sqlite.DatabaseError, OSError) as error:
+                if not sqlite.is_damage(error):
+                    raise _translated(self.path, error) from error
+                damage = str(error)
+            try:
+                with self._gate_held(fcntl.LOCK_EX):
+                    self._replace_if_damaged(damage)
+                    return work(self._connection)
+            except (sqlite.DatabaseError, OSError) as error:
+                raise _translated(self.path, error) from error
+
+    @contextmanager
+    def _gate_held(self, mode: int) -> Iterator[None]:
+        """Hold the lock that keeps a file from being set aside while another process writes to it."""
+        if self._gate < 0:
+            raise SpoolError(f"the spool {self.path} is closed")
+        fcntl.flock(self._gate, mode)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._gate, fcntl.LOCK_UN)
+
+    def _follow_the_path(self) -> None:
+        """Reopen if another process has set the file aside and started a new one."""
+        try:
+            current = self.path.stat().st_ino
+        except FileNotFoundError:
+            current = -1
+        if current != self._inode:
+            self._connection.close()
+            self._connection = self._connect()
+
+    def _opened(self) -> sqlite.Connection:
+        try:
+            if not self.path.exists():
+                return self._connect()
+            try:
+                connection = self._connect()
+                (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+                if state == "ok":
+                    return connection
+                connection.close()
+            except sqlite.DatabaseError as error:
+                if not sqlite.is_damage(error):
+                    raise
+                state = str(error)
+            return self._replaced(state)
+        except (sqlite.DatabaseError, OSError) as error:
+            raise _translated(self.path, error) from error
+
+    def _connect(self) -> sqlite.Connection:
+        connection = sqlite.open_database(self.path, busy_seconds=10.0)
+        try:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version > VERSION:
+                raise SpoolError(
+                    f"the spool {self.path} has version {version}, this program knows {VERSION}; "
+                    "install the newer program again"
+                )
+            if version == 0:
+                self._make(connection)
+            self._preallocate(connection)
+            connection.execute(f"PRAGMA max_page_count={self._max_pages}")
+        except BaseException:
+            connection.close()
+            raise
+        self._inode = self.path.stat().st_ino
+        return connection
+
+    def _make(self, connection: sqlite.Connection) -> None:
+        connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={VERSION}; COMMIT;")
+
+    def _preallocate(self, connection: sqlite.Connection) -> None:
+        """Grow the file to its cap and its journal to what a transaction can need, once."""
+        connection.execute("DROP TABLE IF EXISTS ballast")
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        missing = self._max_pages - pages
+        if missing < _JOURNAL_PAGES:
+            return
+        logger.info("Reserving %d bytes for the spool %s", missing * sqlite.PAGE_BYTES, self.path)
+        connection.execute("CREATE TABLE ballast (data BLOB)")
+        room = (missing - _JOURNAL_PAGES // 2) * _BLOB_PAGE_BYTES
+        while room > 0:
+            size = min(room, _LARGEST_BLOB_BYTES)
+            connection.execute("INSERT INTO ballast VALUES (zeroblob(?))", (size,))
+            room -= size
+        connection.execute("DELETE FROM ballast")
+        # The journal keeps the length of its largest transaction: change many small pages once.
+        small = (sqlite.PAGE_BYTES * 3 // 4,)
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany("INSERT INTO ballast VALUES (zeroblob(?))", [small] * _JOURNAL_PAGES)
+        connection.execute("COMMIT")
+        connection.execute("UPDATE ballast SET data = zeroblob(?)", (sqlite.PAGE_BYTES // 2,))
+        connection.execute("DROP TABLE ballast")
+
+    # -- damage --------------------------------------------------------------------------------
+
+    def _replace_if_damaged(self, damage: str) -> None:
+        """Under the exclusive gate: set the file aside unless another process has done so already."""
+        if self.path.exists() and self.path.stat().st_ino != self._inode:
+            self._connection.close()
+            self._connection = self._connect()
+            return
+        self._connection.close()
+        self._connection = self._replaced(damage)
+
+    def _replaced(self, damage: str) -> sqlite.Connection:
+        aside = self._set_aside()
+        connection = self._connect()
+        kept = {table: _salvage(aside, connection, table) for table in _SALVAGED}
+        logger.error(
+            "The spool %s was damaged (%s). It was set aside as %s, not deleted; %d batches and %d dead "
+            "letters could be read and were taken over. Check the card: `scrapy spool verify`",
+            self.path,
+            damage,
+            aside,
+            kept["batch"],
+            kept["dead_letter"],
+        )
+        return connection
+
+    def _set_aside(self) -> Path:
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._wall_clock()))
+        aside = self.path.with_name(f"{self.path.name}.damaged-{stamp}")
+        number = 1
+        while aside.exists():
+            number += 1
+            aside = self.path.with_name(f"{self.path.name}.damaged-{stamp}-{number}")
+        # The journal first: a rollback belongs to the file it was written for, and to no other.
+        journal = Path(f"{self.path}-journal")
+        if journal.exists():
+            journal.rename(f"{aside}-journal")
+        self.path.rename(aside)
+        sqlite.fsync_folder(self.path.parent)
+        return aside
+
+
+class DrainLock:
+    """The right to drain this host's spool. Dies with its holder."""
+
+    def __init__(self, spool_path: Path) -> None:
+        self._path = spool_path.with_suffix(".drain")
+        self._descriptor = -1
+
+    def acquire(self) -> bool:
+        """Return True if this process now holds the right, or held it already. Raise SpoolError."""
+        if self._descriptor >= 0:
+            return True
+        try:
+            descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise _translated(self._path, error) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Give the right back; safe to call twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _book(connection: sqlite.Connection, stream: Stream, **items: int) -> None:
+    names = ", ".join(items)
+    sums = ", ".join(f"{name} = {name} + excluded.{name}" for name in items)
+    connection.execute(
+        f"INSERT INTO account (table_name, source, {names})"
+        f" VALUES (?, ?{', ?' * len(items)}) ON CONFLICT (table_name, source) DO UPDATE SET {sums}",
+        (*stream, *items.values()),
+    )
+
+
+def _one(query: str, value: int, connection: sqlite.Connection) -> Any:
+    return connection.execute(query, (value,)).fetchone()
+
+
+def _lines(checksum: int, compressed: bytes) -> list[bytes] | None:
+    if zlib.crc32(compressed) != checksum:
+        return None
+    return split_lines(zlib.decompress(compressed))
+
+
+def _inflated(compressed: bytes) -> bytes:
+    try:
+        return zlib.decompress(compressed)
+    except zlib.error:
+        return compressed
+
+
+def _translated(path: Path, error: Exception) -> SpoolError:
+    if sqlite.is_full(error):
+        return SpoolFull(
+            f"the spool {path} got no more space: {error}; free space on its file system, "
+            "or lower CRAWLER_SPOOL_MAX_BYTES before it is first made"
+        )
+    return SpoolError(f"the spool {path} failed: {error}; check the card and the file's owner")
+
+
+def _salvage(damaged: Path, fresh: sqlite.Connection, table: str) -> int:
+    """Copy every row of ``table`` that can still be read; return how many."""
+    kept = 0
+    for row in sqlite.readable_rows(damaged, table, "id"):
+        with suppress(sqlite.DatabaseError):
+            marks = ", ".join("?" * len(row))
+            fresh.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)
+            kept += 1
+    return kept

@@ -1,0 +1,60 @@
+"""The errors of this project. Each says who raises it and what its reader should do."""
+
+
+class CrawlerError(Exception):
+    """Root of every error raised on purpose by this project."""
+
+
+class ConfigurationError(CrawlerError):
+    """Raised by ``crawler.config`` at start, with every wrong setting in one report."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        lines = "\n".join(f"  {number}. {text}" for number, text in enumerate(problems, 1))
+        super().__init__(f"{len(problems)} wrong setting(s); nothing was started:\n{lines}")
+
+
+class ItemRefused(CrawlerError):
+    """Raised by ``crawler.items`` for an item that has no row form. It becomes a dead letter."""
+
+
+class SpoolError(CrawlerError):
+    """Raised by ``crawler.delivery.spool`` when the card did not take or give a batch.
+
+    The batch is where it was before the call; the caller keeps it and tries again.
+    """
+
+
+class SpoolFull(SpoolError):
+    """Raised when a batch does not fit under the spool's cap. Crawls pause; nothing is dropped."""
+
+
+class SinkError(CrawlerError):
+    """Raised by ``crawler.delivery.postgres`` when a batch is not known to be committed.
+
+    ``sqlstate`` is PostgreSQL's five characters, or None when the connection ended first.
+    """
+
+    def __init__(self, message: str, sqlstate: str | None = None) -> None:
+        self.sqlstate = sqlstate
+        super().__init__(message)
+
+
+class SinkUnavailable(SinkError):
+    """The server is away, full, busy or silent. The same batch may succeed later."""
+
+
+class SinkTimeout(SinkUnavailable):
+    """The statement ran out of time (57014). A smaller batch may succeed where this one did not."""
+
+
+class SinkMisconfigured(SinkError):
+    """The server refuses us until its operator acts: schema, permission, database or login."""
+
+
+class RowRefused(SinkError):
+    """At least one row of the batch can never be stored as it is (SQLSTATE 22, 23 or 54)."""
+
+
+class SchemaError(CrawlerError):
+    """Raised by ``scrapy initdb`` when the database's schema is not one this version can use."""

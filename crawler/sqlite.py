@@ -1,0 +1,107 @@
+"""Opening SQLite files so that what was committed survives a power cut."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from sqlite3 import Connection, DatabaseError
+
+__all__ = [
+    "Connection",
+    "DatabaseError",
+    "fsync_folder",
+    "is_damage",
+    "is_full",
+    "open_database",
+    "readable_rows",
+]
+
+PAGE_BYTES = 4096
+
+# PERSIST + FULL: of the journal modes measured under simulated power cuts it loses nothing
+# acknowledged, writes each page once (WAL writes it twice), and with a preallocated file it still
+# works on a card that another program has filled. The order matters: page_size before the rest.
+DURABLE_PRAGMAS: dict[str, str | int] = {
+    "page_size": PAGE_BYTES,
+    "auto_vacuum": 0,
+    "journal_mode": "persist",
+    "synchronous": 2,
+    "secure_delete": 0,
+    "cache_size": -512,
+    "temp_store": 2,
+}
+
+
+def open_database(
+    path: Path, *, busy_seconds: float = 5.0, pragmas: dict[str, str | int] | None = None
+) -> Connection:
+    """Given a path and how long to wait for another process's lock, return a durable connection.
+
+    Every pragma is read back. Transactions are the caller's: ``BEGIN IMMEDIATE`` ... ``COMMIT``.
+    The connection may be used from any one thread at a time.
+    Raise DatabaseError if the file is not a usable database or a pragma did not take.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        fsync_folder(path.parent)
+    connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    try:
+        for name, wanted in (DURABLE_PRAGMAS | (pragmas or {})).items():
+            connection.execute(f"PRAGMA {name}={wanted}")
+            (found,) = connection.execute(f"PRAGMA {name}").fetchone()
+            if str(found).lower() != str(wanted).lower():
+                raise DatabaseError(f"{path}: PRAGMA {name} is {found!r}, needed {wanted!r}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a file's creation or renaming in ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_full(error: Exception) -> bool:
+    """Return True if SQLite refused for want of space: the page cap, or the file system."""
+    return _primary_code(error) == sqlite3.SQLITE_FULL
+
+
+def is_damage(error: Exception) -> bool:
+    """Return True if the file's content is wrong, as opposed to the card, a lock or a full disk."""
+    return _primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def readable_rows(path: Path, table: str, key: str) -> Iterator[tuple[object, ...]]:
+    """Given a damaged file, a table and its integer key, return every row that can still be read.
+
+    The keys are collected from both ends, and the gap between them is tried one by one, so that a
+    damaged page in the middle costs only the rows on it.
+    """
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        from_start = _readable_keys(connection, table, f"{key} ASC", key)
+        from_end = _readable_keys(connection, table, f"{key} DESC", key)
+        keys = set(from_start) | set(from_end)
+        if from_start and from_end:
+            keys.update(range(max(from_start) + 1, min(from_end)))
+        for value in sorted(keys):
+            with suppress(DatabaseError):
+                yield from connection.execute(f"SELECT * FROM {table} WHERE {key} = ?", (value,))
+
+
+def _readable_keys(connection: Connection, table: str, order: str, key: str) -> list[int]:
+    keys: list[int] = []
+    with suppress(DatabaseError):
+        for (value,) in connection.execute(f"SELECT {key} FROM {table} ORDER BY {order}"):
+            keys.append(value)
+    return keys
+
+
+def _primary_code(error: Exception) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
