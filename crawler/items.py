@@ -1,0 +1,249 @@
+"""From what a spider yields to the row PostgreSQL stores, with a stated form for what JSON lacks.
+
+=====================================  =====================================================
+a spider yields                        the row holds
+=====================================  =====================================================
+str, int, float, bool, None            the same in JSON
+dict, list, tuple                      object, array
+dataclass, Item, attrs, pydantic       object of its fields
+datetime, date, time                   ISO 8601 text, with its offset if it has one
+Decimal, int beyond 64 bits            number, exact
+UUID, Enum                             text, the member's value
+bytes                                  Base64 text
+set, frozenset                         array, sorted by JSON text
+NaN, Infinity                          null
+NUL, lone surrogate in a text          U+FFFD; counted as mended
+object key that is not text            its text
+everything else                        dead letter
+=====================================  =====================================================
+
+Dead letters, too: what is not an item, has no key, has a NUL or lone surrogate in its key, is nested
+deeper than Python can follow, or whose JSON is longer than ``DELIVERY_ITEM_MAX_BYTES``.
+"""
+
+import base64
+import reprlib
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import orjson
+from itemadapter import ItemAdapter
+
+from crawler.exceptions import ItemRefused
+from crawler.records import DeadLetter, Record, Stream, copy_json, copy_text, hash128
+from crawler.tickets import Ticket
+
+TABLE = "scraped_data"
+REPLACEMENT = "\ufffd"
+_DESCRIPTION_CHARACTERS = 64 * 1024
+_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
+
+
+def utc_now() -> datetime:
+    """Return the wall clock's time in UTC."""
+    return datetime.now(UTC)
+
+
+class ItemEncoder:
+    """Turns the items of one run into records. Not thread safe: reactor thread only."""
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        key: str | tuple[str, ...],
+        keep_every: bool,
+        run_id: str,
+        host: str,
+        max_bytes: int,
+        wall_clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """Given what the rows of a run have in common, return an encoder of its items."""
+        self.stream = Stream(TABLE, source)
+        self.mended = 0
+        self._key_fields = (key,) if isinstance(key, str) else tuple(key)
+        self._max_bytes = max_bytes
+        self._wall_clock = wall_clock
+        self._last_moment = datetime.min.replace(tzinfo=UTC)
+        self._source_field = copy_text(source)
+        self._source_bytes = source.encode()
+        self._run_fields = b"\t".join((copy_text(run_id), copy_text(host), b"t\n" if keep_every else b"f\n"))
+
+    def encode(self, item: Any, page_url: str | None = None, ticket: Ticket | None = None) -> Record:
+        """Given an item and the address of its page, return its record.
+
+        Raise ItemRefused, whose text names the field and what it should be, if it has no row form.
+        """
+        if not ItemAdapter.is_item(item):
+            raise ItemRefused(
+                f"a {type(item).__name__} is not an item; yield a dataclass, a dict or a scrapy.Item"
+            )
+        fields = ItemAdapter(item)
+        key = self._key_of(fields)
+        data = self._json_of(item)
+        if len(data) > self._max_bytes:
+            raise ItemRefused(
+                f"the item is {len(data)} bytes of JSON; at most DELIVERY_ITEM_MAX_BYTES="
+                f"{self._max_bytes} are stored"
+            )
+        url = fields.get("url")
+        url = url if isinstance(url, str) else page_url
+        key_bytes = key.encode()
+        line = b"\t".join(
+            (
+                self._source_field,
+                copy_text(key),
+                b"\\N" if url is None else copy_text(mended_text(url)),
+                copy_json(data),
+                hash128(self._source_bytes, key_bytes).hex().encode(),
+                hash128(data).hex().encode(),
+                self._moment().isoformat().encode(),
+                self._run_fields,
+            )
+        )
+        return Record(self.stream, key, line, ticket)
+
+    def dead_letter(self, item: Any, reason: ItemRefused, ticket: Ticket | None = None) -> DeadLetter:
+        """Given an item that was refused and why, return the letter that keeps what can be kept of it."""
+        key = ""
+        if ItemAdapter.is_item(item):
+            values = [ItemAdapter(item).get(name) for name in self._key_fields]
+            key = mended_text(" ".join(_short_text(value) for value in values if value is not None))
+        payload = mended_text(_description(item)).encode()
+        return DeadLetter(self.stream, key, "refused", str(reason), payload, False, ticket)
+
+    def _moment(self) -> datetime:
+        """Return now, but never the same moment twice in a row: two versions must not share a time."""
+        now = self._wall_clock()
+        if now == self._last_moment:
+            now += timedelta(microseconds=1)
+        self._last_moment = now
+        return now
+
+    def _key_of(self, fields: ItemAdapter) -> str:
+        values = [self._key_value(name, fields.get(name)) for name in self._key_fields]
+        if len(values) == 1:
+            return values[0]
+        return orjson.dumps(values).decode()
+
+    def _key_value(self, name: str, value: Any) -> str:
+        if value is None or value == "":
+            raise ItemRefused(
+                f"the key field {name!r} is missing; every item needs it, it names the thing in its source"
+            )
+        if isinstance(value, bool) or not isinstance(value, str | int | Decimal | UUID | date):
+            raise ItemRefused(
+                f"the key field {name!r} is a {type(value).__name__}; allowed: text, a number or a date"
+            )
+        if isinstance(value, int) and not _fits_64_bits(value):
+            raise ItemRefused(f"the key field {name!r} is an integer of more than 64 bits; allowed: text")
+        text = str(value)
+        if mended_text(text) != text:
+            raise ItemRefused(f"the key field {name!r} holds a NUL or a lone surrogate: {text[:200]!r}")
+        return text
+
+    def _json_of(self, item: Any) -> bytes:
+        try:
+            data = orjson.dumps(item, _represented, _OPTIONS)
+        except orjson.JSONEncodeError:
+            return self._json_the_long_way(item)
+        # NUL is rare and cheap to look for; a doubled backslash before it is told apart the long way.
+        return self._json_the_long_way(item) if b"\\u0000" in data else data
+
+    def _json_the_long_way(self, item: Any) -> bytes:
+        """For what orjson refuses as it is: huge integers, lone surrogates, keys that are not text."""
+        texts_mended = 0
+
+        def mend(text: str) -> str:
+            nonlocal texts_mended
+            mended = mended_text(text)
+            texts_mended += mended != text
+            return mended
+
+        try:
+            data = orjson.dumps(_plain(item, mend), _represented, _OPTIONS)
+        except (RecursionError, ValueError, TypeError) as error:
+            cause = error.__cause__ if isinstance(error.__cause__, ItemRefused) else error
+            raise ItemRefused(f"the item has no JSON form: {cause}") from error
+        self.mended += bool(texts_mended)
+        return data
+
+
+def mended_text(text: str) -> str:
+    """Return the text with U+FFFD for what PostgreSQL cannot hold: NUL and lone surrogates.
+
+    As the WHATWG standards do: HTML for NUL, Encoding for surrogates.
+    """
+    if "\x00" in text:
+        text = text.replace("\x00", REPLACEMENT)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _represented(value: Any) -> Any:
+    """Given what orjson does not know, return what it does, or raise ItemRefused."""
+    if isinstance(value, Decimal):
+        return orjson.Fragment(str(value)) if value.is_finite() else None
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode()
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=_json_text)
+    if ItemAdapter.is_item(value):
+        return dict(ItemAdapter(value))
+    raise ItemRefused(
+        f"a {type(value).__module__}.{type(value).__qualname__} has no JSON form; "
+        "extract text or numbers in the spider"
+    )
+
+
+def _plain(value: Any, mend: Callable[[str], str]) -> Any:
+    """Given any value, return it with its texts mended, and in forms that orjson takes."""
+    if isinstance(value, str):
+        return mend(value)
+    if isinstance(value, int) and not isinstance(value, bool | Enum):
+        return value if _fits_64_bits(value) else orjson.Fragment(str(value))
+    if isinstance(value, Mapping):
+        return {mend(str(name)): _plain(inner, mend) for name, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        inner = _represented(value) if isinstance(value, set | frozenset) else value
+        return [_plain(each, mend) for each in inner]
+    if ItemAdapter.is_item(value):
+        return _plain(dict(ItemAdapter(value)), mend)
+    return value
+
+
+def _fits_64_bits(value: int) -> bool:
+    return -(2**63) <= value < 2**64
+
+
+def _json_text(value: Any) -> bytes:
+    return orjson.dumps(_plain(value, mended_text), _represented, _OPTIONS)
+
+
+class _BoundedRepr(reprlib.Repr):
+    """``reprlib`` with a bound for the one built-in type that refuses to be shown."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Return the digits of an integer, or how many bits it has where Python refuses the digits."""
+        return str(x) if x.bit_length() < 4096 else f"<integer of {x.bit_length()} bits>"
+
+
+def _short_text(value: Any) -> str:
+    return value[:200] if isinstance(value, str) else _BoundedRepr().repr(value)
+
+
+def _description(item: Any) -> str:
+    """Return a bounded text of an item that has no JSON form: all that can be kept of it."""
+    bounded = _BoundedRepr()
+    bounded.maxlevel = 20
+    bounded.maxdict = bounded.maxlist = bounded.maxtuple = bounded.maxset = 200
+    bounded.maxstring = bounded.maxother = bounded.maxlong = 4096
+    shown = dict(ItemAdapter(item)) if ItemAdapter.is_item(item) else item
+    return bounded.repr(shown)[:_DESCRIPTION_CHARACTERS]

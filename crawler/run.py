@@ -1,0 +1,272 @@
+"""One crawl of one source: its identity, its courier and its books, shared by the crawl's components."""
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+from weakref import WeakKeyDictionary
+
+import orjson
+from scrapy.crawler import Crawler
+
+from crawler import stats
+from crawler.config import Configuration, read_configuration
+from crawler.delivery.courier import Courier
+from crawler.delivery.postgres import PostgresSink
+from crawler.delivery.spool import DrainLock, Spool
+from crawler.exceptions import ItemRefused
+from crawler.host.processes import is_running, process_identity
+from crawler.items import ItemEncoder
+from crawler.ledger import Counts, Run, RunLedger
+from crawler.pages import PageBook
+from crawler.reactor import running_reactor
+from crawler.records import DeadLetter, Record, Stream, copy_line
+from crawler.tickets import Ticket
+
+logger = logging.getLogger(__name__)
+
+JOBS = "crawler_jobs"
+# A second SIGTERM, systemd's TimeoutStopSec and a person's patience all come after 15 s.
+STOP_AFTER_SECONDS = 9.0
+_SPOOL_SECONDS = 3.0
+
+_runs: WeakKeyDictionary[Crawler, "LiveRun"] = WeakKeyDictionary()
+
+
+class LiveRun:
+    """The run of one Scrapy crawler. Reactor thread, except ``open`` and ``finish``, which block."""
+
+    def __init__(self, crawler: Crawler, configuration: Configuration) -> None:
+        spider = crawler.spidercls
+        self.source = spider.name
+        self.run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{self.source}-{uuid4().hex[:8]}"
+        self.configuration = configuration
+        self.encoder = ItemEncoder(
+            source=self.source,
+            key=getattr(spider, "key", "url"),
+            keep_every=getattr(spider, "keep", "changes") == "every",
+            run_id=self.run_id,
+            host=configuration.host_name,
+            max_bytes=configuration.item_max_bytes,
+        )
+        self.pages = PageBook(max_items=configuration.limits.queue_max_items + 10_000)
+        self.is_whole = True
+        self._crawler = crawler
+        self._spool_first = bool(getattr(spider, "spool_first", False))
+        self._room = asyncio.Event()
+        self._finishing = threading.Lock()
+        self._finished = False
+        self._hurried = False
+        self._ledger: RunLedger | None = None
+        self._spool: Spool | None = None
+        self._courier: Courier | None = None
+
+    @classmethod
+    def of(cls, crawler: Crawler) -> "LiveRun":
+        """Return the one run of this crawler. Raise ConfigurationError for wrong settings."""
+        run = _runs.get(crawler)
+        if run is None:
+            configuration = read_configuration(crawler.settings.get, os.environ)
+            run = _runs[crawler] = cls(crawler, configuration)
+        return run
+
+    @property
+    def courier(self) -> Courier:
+        """The run's courier. Only between ``open`` and the end of the process."""
+        assert self._courier is not None, "the run is not open"
+        return self._courier
+
+    # -- blocking: called in a thread ----------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the spool and the ledger, start the courier, announce the run. Raise SpoolError."""
+        conf = self.configuration
+        stream = self.encoder.stream
+        self._spool = Spool(conf.spool_path, max_bytes=conf.spool_max_bytes)
+        self._ledger = RunLedger(conf.ledger_path)
+        sink = None
+        if conf.database_url is None:
+            logger.warning(
+                "DATABASE_URL is not set: every item waits in the spool %s. Set it, run `scrapy initdb`, "
+                "then `scrapy spool drain`",
+                conf.spool_path,
+            )
+        else:
+            sink = PostgresSink(conf.database_url, deadline_seconds=conf.call_deadline_seconds)
+        self._courier = Courier(
+            sink,
+            self._spool,
+            limits=conf.limits,
+            spool_first={stream} if self._spool_first else (),
+            drain_lock=DrainLock(conf.spool_path),
+            drain_batches_per_second=conf.drain_batches_per_second,
+            on_progress=self._on_progress,
+        )
+        self._courier.start()
+        for orphan in self._ledger.close_orphans(is_running):
+            logger.warning("The run %s was killed; what it had in RAM is fetched again", orphan.run_id)
+            self._courier.offer(_job_record(orphan))
+        run = self._ledger.start(self.run_id, self.source, conf.host_name, process_identity())
+        self._courier.offer(_job_record(run))
+
+    def finish(self, reason: str) -> None:
+        """Bring what is held to safety, close the books, stop the courier. Safe to call twice.
+
+        ``reason`` is Scrapy's reason for closing the spider.
+        """
+        with self._finishing:
+            if self._finished or self._courier is None or self._ledger is None:
+                return
+            self._finished = True
+            grace = _SPOOL_SECONDS
+            if not self._hurried:
+                grace += self.configuration.call_deadline_seconds
+            self._courier.flush(grace)
+            self._courier.offer(self._end_record(reason))
+            drain = self.configuration.drain_at_close_seconds if reason == "finished" else 0.0
+            self._courier.close(grace_seconds=grace, drain_seconds=drain)
+            counts = self.counts()
+            status, error = self._verdict(reason, counts)
+            self._ledger.end(self.run_id, status, counts, error)
+            self.is_whole = status != "failed"
+            if error:
+                logger.error("The run ended %s: %s", status, error)
+            self._ledger.close()
+            if self._spool is not None:
+                self._spool.close()
+
+    # -- reactor thread ------------------------------------------------------------------------
+
+    async def deliver(self, item: Any) -> None:
+        """Take charge of an item; wait while RAM has no room for it."""
+        page = self.pages.take(item)
+        entry: Record | DeadLetter
+        ticket = page.ticket if page else None
+        try:
+            entry = self.encoder.encode(item, page.url if page else None, ticket)
+        except ItemRefused as refused:
+            logger.error("An item of %s became a dead letter: %s", self.source, refused)
+            entry = self.encoder.dead_letter(item, refused, ticket)
+        while not self.courier.offer(entry):
+            if self.courier.is_broken:
+                raise RuntimeError("the courier has stopped; the log says why")
+            self._room.clear()
+            await self._room.wait()
+
+    def abandon(self, item: Any) -> None:
+        """An item was dropped or failed before delivery: its page does not count as seen."""
+        page = self.pages.take(item)
+        if page is not None:
+            page.ticket.void()
+
+    def hurry(self) -> None:
+        """The process was told to stop: bound every call so that it ends within 15 s."""
+        self._hurried = True
+        if self._courier is not None:
+            self._courier.hurry(call_seconds=self.configuration.shutdown_seconds, seconds=STOP_AFTER_SECONDS)
+
+    def counts(self) -> Counts:
+        """Return what the run has done so far, by two books: Scrapy's stats and the courier's."""
+        tally = self.courier.tally(self.encoder.stream)
+        get = self._crawler.stats.get_value
+        dropped = get("item_dropped_count", 0)
+        failed = get(stats.ITEMS_FAILED, 0)
+        held = self.courier.held if self._finished else 0
+        return Counts(
+            pages=get("response_received_count", 0),
+            scraped=get("item_scraped_count", 0) + dropped + failed,
+            stored=tally.stored,
+            unchanged=tally.unchanged,
+            spooled=tally.spooled,
+            dead=tally.dead,
+            dropped=dropped,
+            lost=failed + held,
+        )
+
+    def report(self) -> None:
+        """Write the delivery's counters to the crawl's stats."""
+        counts = self.counts()
+        for name, value in (
+            (stats.ITEMS_STORED, counts.stored),
+            (stats.ITEMS_UNCHANGED, counts.unchanged),
+            (stats.ITEMS_SPOOLED, counts.spooled),
+            (stats.ITEMS_DEAD, counts.dead),
+            (stats.ITEMS_LOST, counts.lost),
+            (stats.ITEMS_MENDED, self.encoder.mended),
+        ):
+            self._crawler.stats.set_value(name, value)
+
+    def _on_progress(self, tickets: Counter[Ticket]) -> None:
+        """In the courier's thread: pass the news on to the reactor's."""
+        # After the reactor has stopped nobody waits for the news.
+        with suppress(RuntimeError):
+            running_reactor().callFromThread(self._progressed, tickets)
+
+    def _progressed(self, tickets: Counter[Ticket]) -> None:
+        for ticket, items in tickets.items():
+            ticket.redeem(items)
+        self._room.set()
+        self.report()
+
+    # -- verdict -------------------------------------------------------------------------------
+
+    def _verdict(self, reason: str, counts: Counts) -> tuple[str, str | None]:
+        """Return the run's status and, if it failed, why."""
+        missing = counts.scraped - counts.accounted
+        if counts.lost or missing:
+            return "failed", (
+                f"{max(counts.lost, missing)} of {counts.scraped} items are not safe; "
+                "their pages are fetched again by the next run"
+            )
+        if reason == "shutdown":
+            return "interrupted", None
+        if reason == "finished" or reason.startswith("closespider_"):
+            return "finished", None
+        return "failed", f"Scrapy closed the spider: {reason}"
+
+    def _end_record(self, reason: str) -> Record:
+        counts = self.counts()
+        status, error = self._verdict(reason, counts)
+        assert self._ledger is not None
+        (run,) = self._ledger.runs("run_id = ?", self.run_id)
+        ended = Run(
+            run.run_id,
+            run.source,
+            run.host,
+            run.process,
+            run.started_at,
+            time.time(),
+            status,
+            error,
+            counts,
+        )
+        return _job_record(ended)
+
+
+def _job_record(run: Run) -> Record:
+    """Given a run of the ledger, return its row of ``crawler_jobs``."""
+    ended = run.ended_at is not None
+    line = copy_line(
+        (
+            run.run_id,
+            run.source,
+            run.host,
+            run.status,
+            _timestamp(run.started_at),
+            _timestamp(run.ended_at),
+            run.counts.scraped if ended else None,
+            run.error,
+            orjson.dumps(orjson.loads(run.counts.to_json())) if ended else None,
+        )
+    )
+    return Record(Stream(JOBS, run.source), run.run_id, line)
+
+
+def _timestamp(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
