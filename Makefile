@@ -8,13 +8,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check clean
+.PHONY: help run psql test test-all check clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 run: $(READY) ## crawl four sites into a PostgreSQL, all on this machine
 	@$(BIN)/python -m demo
+
+psql: $(READY) ## look into what `make run` stored
+	@$(BIN)/python -m demo --psql
 
 test: $(READY) ## the tests that take seconds
 	@$(BIN)/python -m pytest -m "not slow"

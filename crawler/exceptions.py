@@ -18,15 +18,15 @@ class ItemRefused(CrawlerError):
     """Raised by ``crawler.items`` for an item that has no row form. It becomes a dead letter."""
 
 
-class SpoolError(CrawlerError):
-    """Raised by ``crawler.delivery.spool`` when the card did not take or give a batch.
+class CardError(CrawlerError):
+    """Raised by ``crawler.durable`` when the card did not take or give what it was asked for.
 
-    The batch is where it was before the call; the caller keeps it and tries again.
+    What should have been written is still the caller's, who tries again.
     """
 
 
-class SpoolFull(SpoolError):
-    """Raised when a batch does not fit under the spool's cap. Crawls pause; nothing is dropped."""
+class CardFull(CardError):
+    """Raised when something does not fit under a file's cap. Crawls pause; nothing is dropped."""
 
 
 class SinkError(CrawlerError):

@@ -3,24 +3,31 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from crawler import sqlite
+from crawler.durable import DurableDatabase, Layout
 
-KEPT_RUNS_PER_SOURCE = 500
+KEPT_RUNS_PER_SOURCE = 200
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS run (
-    run_id TEXT PRIMARY KEY, source TEXT NOT NULL, host TEXT NOT NULL, process TEXT NOT NULL,
-    started_at REAL NOT NULL, ended_at REAL, status TEXT NOT NULL, error TEXT,
-    counts TEXT NOT NULL DEFAULT '{}') WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS run_by_source ON run (source, started_at);
-CREATE TABLE IF NOT EXISTS folded (
-    source TEXT PRIMARY KEY, runs INTEGER NOT NULL, killed INTEGER NOT NULL, counts TEXT NOT NULL
-) WITHOUT ROWID;
-"""
+# About 600 bytes a run: 200 runs of 60 sources.
+_MAX_BYTES = 8 * 1024 * 1024
+_LAYOUT = Layout(
+    1,
+    """
+    CREATE TABLE IF NOT EXISTS run (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL UNIQUE, source TEXT NOT NULL,
+        host TEXT NOT NULL, process TEXT NOT NULL, started_at REAL NOT NULL, ended_at REAL,
+        status TEXT NOT NULL, error TEXT, counts TEXT NOT NULL);
+    CREATE INDEX IF NOT EXISTS run_by_source ON run (source, started_at);
+    CREATE TABLE IF NOT EXISTS folded (
+        id INTEGER PRIMARY KEY, source TEXT NOT NULL UNIQUE, runs INTEGER NOT NULL,
+        killed INTEGER NOT NULL, counts TEXT NOT NULL);
+    """,
+    ("run", "folded"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +64,17 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One row of the ledger. Times are seconds since the epoch, UTC."""
+    """One row of the ledger. Times are seconds since the epoch; ``process`` names who runs it."""
 
     run_id: str
     source: str
     host: str
     process: str
     started_at: float
-    ended_at: float | None
-    status: str
-    error: str | None
-    counts: Counts
+    ended_at: float | None = None
+    status: str = "running"
+    error: str | None = None
+    counts: Counts = Counts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,104 +87,115 @@ class Book:
     killed: int
     counts: Counts
 
+    def with_run(self, run: Run) -> "Book":
+        """Return the book with one more run in it."""
+        return Book(
+            self.source,
+            self.runs + 1,
+            self.running + (run.ended_at is None),
+            self.killed + (run.status == "killed"),
+            self.counts + run.counts,
+        )
+
 
 class RunLedger:
     """Written twice a run. Several processes may hold it open; any thread, one call at a time."""
 
     def __init__(self, path: Path, wall_clock: Callable[[], float] = time.time) -> None:
-        """Given the file, open it, making it if it is not there. Raise DatabaseError if it is damaged."""
+        """Given the file, open it, or make it. Raise CardError."""
         self._wall_clock = wall_clock
-        self._connection = sqlite.open_database(path, busy_seconds=10.0)
-        self._connection.executescript(_TABLES)
+        self._file = DurableDatabase(path, _LAYOUT, max_bytes=_MAX_BYTES, wall_clock=wall_clock)
 
-    def start(self, run_id: str, source: str, host: str, process: str) -> Run:
-        """Note that a run has started in ``process`` (see ``crawler.host.processes``)."""
-        run = Run(run_id, source, host, process, self._wall_clock(), None, "running", None, Counts())
-        self._connection.execute(
-            "INSERT INTO run (run_id, source, host, process, started_at, status) VALUES (?, ?, ?, ?, ?, ?)",
-            (run_id, source, host, process, run.started_at, run.status),
-        )
-        return run
-
-    def end(self, run_id: str, status: str, counts: Counts, error: str | None) -> None:
-        """Note how a run ended. The oldest runs of its source are folded into one sum."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            self._connection.execute(
-                "UPDATE run SET ended_at = ?, status = ?, error = ?, counts = ? WHERE run_id = ?",
-                (self._wall_clock(), status, error, counts.to_json(), run_id),
+    def start(self, run: Run) -> None:
+        """Note that a run has started."""
+        self._file.change(
+            lambda connection: connection.execute(
+                "INSERT INTO run (run_id, source, host, process, started_at, status, counts)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    run.run_id,
+                    run.source,
+                    run.host,
+                    run.process,
+                    run.started_at,
+                    run.status,
+                    run.counts.to_json(),
+                ),
             )
-            self._fold(run_id)
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
+        )
+
+    def end(self, run: Run) -> None:
+        """Note how a run ended. Its source's oldest runs are folded into one sum."""
+
+        def update(connection: sqlite.Connection) -> None:
+            connection.execute(
+                "UPDATE run SET ended_at = ?, status = ?, error = ?, counts = ? WHERE run_id = ?",
+                (run.ended_at, run.status, run.error, run.counts.to_json(), run.run_id),
+            )
+            _fold(connection, run.source)
+
+        self._file.change(update)
 
     def close_orphans(self, is_running: Callable[[str], bool]) -> list[Run]:
         """Given how to tell whether a process runs, mark the runs of dead ones killed; return them."""
-        orphans = [run for run in self.runs("ended_at IS NULL") if not is_running(run.process)]
-        for run in orphans:
-            self.end(run.run_id, "killed", run.counts, "its process was gone")
-        return self.runs(f"run_id IN ({', '.join('?' * len(orphans))})", *(run.run_id for run in orphans))
+        killed = [
+            replace(run, ended_at=self._wall_clock(), status="killed", error="its process was gone")
+            for run in self.runs()
+            if run.ended_at is None and not is_running(run.process)
+        ]
+        for run in killed:
+            self.end(run)
+        return killed
 
-    def runs(self, where: str = "1", *values: object) -> list[Run]:
+    def runs(self) -> list[Run]:
         """Return the runs that are still kept one by one, oldest first."""
-        rows: list[tuple[Any, ...]] = self._connection.execute(
-            "SELECT run_id, source, host, process, started_at, ended_at, status, error, counts"
-            f" FROM run WHERE {where} ORDER BY started_at",
-            values,
-        ).fetchall()
-        return [_run(*row) for row in rows]
+        return self._file.read(lambda connection: _runs(connection, "1"))
 
     def books(self) -> dict[str, Book]:
         """Return the sum of every source's runs since the ledger was made."""
-        books = {
-            source: Book(source, runs, 0, killed, Counts.from_json(counts))
-            for source, runs, killed, counts in self._connection.execute(
-                "SELECT source, runs, killed, counts FROM folded"
-            )
-        }
+        books = self._file.read(_folded_books)
         for run in self.runs():
             book = books.get(run.source, Book(run.source, 0, 0, 0, Counts()))
-            books[run.source] = Book(
-                run.source,
-                book.runs + 1,
-                book.running + (run.ended_at is None),
-                book.killed + (run.status == "killed"),
-                book.counts + run.counts,
-            )
+            books[run.source] = book.with_run(run)
         return dict(sorted(books.items()))
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
-        self._connection.close()
-
-    def _fold(self, run_id: str) -> None:
-        (source,) = self._connection.execute("SELECT source FROM run WHERE run_id = ?", (run_id,)).fetchone()
-        for old in self.runs(
-            "source = ? AND ended_at IS NOT NULL AND run_id NOT IN"
-            " (SELECT run_id FROM run WHERE source = ? ORDER BY started_at DESC LIMIT ?)",
-            source,
-            source,
-            KEPT_RUNS_PER_SOURCE,
-        ):
-            row = self._connection.execute(
-                "SELECT runs, killed, counts FROM folded WHERE source = ?", (source,)
-            ).fetchone()
-            runs, killed, counts = row or (0, 0, "{}")
-            self._connection.execute(
-                "INSERT OR REPLACE INTO folded VALUES (?, ?, ?, ?)",
-                (
-                    source,
-                    runs + 1,
-                    killed + (old.status == "killed"),
-                    (Counts.from_json(counts) + old.counts).to_json(),
-                ),
-            )
-            self._connection.execute("DELETE FROM run WHERE run_id = ?", (old.run_id,))
+        self._file.close()
 
 
-def _run(*row: Any) -> Run:
-    *values, counts = row
-    return Run(*[*values, Counts.from_json(counts)])
+def _runs(connection: sqlite.Connection, where: str, *values: object) -> list[Run]:
+    rows: list[tuple[Any, ...]] = connection.execute(
+        "SELECT run_id, source, host, process, started_at, ended_at, status, error, counts"
+        f" FROM run WHERE {where} ORDER BY started_at, id",
+        values,
+    ).fetchall()
+    return [Run(*[*row[:-1], Counts.from_json(row[-1])]) for row in rows]
+
+
+def _folded_books(connection: sqlite.Connection) -> dict[str, Book]:
+    rows = connection.execute("SELECT source, runs, killed, counts FROM folded").fetchall()
+    return {
+        source: Book(source, runs, 0, killed, Counts.from_json(counts))
+        for source, runs, killed, counts in rows
+    }
+
+
+def _fold(connection: sqlite.Connection, source: str) -> None:
+    """Keep the newest runs of the source one by one and only the sum of the rest."""
+    old = _runs(
+        connection,
+        "source = ? AND ended_at IS NOT NULL AND id NOT IN"
+        " (SELECT id FROM run WHERE source = ? ORDER BY started_at DESC, id DESC LIMIT ?)",
+        source,
+        source,
+        KEPT_RUNS_PER_SOURCE,
+    )
+    for run in old:
+        book = _folded_books(connection).get(source, Book(source, 0, 0, 0, Counts())).with_run(run)
+        connection.execute(
+            "INSERT INTO folded (source, runs, killed, counts) VALUES (?, ?, ?, ?) ON CONFLICT (source)"
+            " DO UPDATE SET runs = excluded.runs, killed = excluded.killed, counts = excluded.counts",
+            (source, book.runs, book.killed, book.counts.to_json()),
+        )
+        connection.execute("DELETE FROM run WHERE run_id = ?", (run.run_id,))

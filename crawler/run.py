@@ -6,7 +6,9 @@ import os
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -20,7 +22,7 @@ from crawler.config import Configuration, read_configuration
 from crawler.delivery.courier import Courier
 from crawler.delivery.postgres import PostgresSink
 from crawler.delivery.spool import DrainLock, Spool
-from crawler.exceptions import ItemRefused
+from crawler.exceptions import CardError, ItemRefused
 from crawler.host.processes import is_running, process_identity
 from crawler.items import ItemEncoder
 from crawler.ledger import Counts, Run, RunLedger
@@ -35,6 +37,7 @@ JOBS = "crawler_jobs"
 # A second SIGTERM, systemd's TimeoutStopSec and a person's patience all come after 15 s.
 STOP_AFTER_SECONDS = 9.0
 _SPOOL_SECONDS = 3.0
+_REFUSALS_LOGGED = 10
 
 _runs: WeakKeyDictionary[Crawler, "LiveRun"] = WeakKeyDictionary()
 
@@ -57,12 +60,17 @@ class LiveRun:
         )
         self.pages = PageBook(max_items=configuration.limits.queue_max_items + 10_000)
         self.is_whole = True
+        self._started = Run(
+            self.run_id, self.source, configuration.host_name, process_identity(), time.time()
+        )
         self._crawler = crawler
         self._spool_first = bool(getattr(spider, "spool_first", False))
         self._room = asyncio.Event()
         self._finishing = threading.Lock()
         self._finished = False
         self._hurried = False
+        self._refused = 0
+        self._stopping: asyncio.Future[None] | None = None
         self._ledger: RunLedger | None = None
         self._spool: Spool | None = None
         self._courier: Courier | None = None
@@ -85,11 +93,10 @@ class LiveRun:
     # -- blocking: called in a thread ----------------------------------------------------------
 
     def open(self) -> None:
-        """Open the spool and the ledger, start the courier, announce the run. Raise SpoolError."""
+        """Open the spool and the ledger, start the courier, announce the run. Raise CardError."""
         conf = self.configuration
         stream = self.encoder.stream
         self._spool = Spool(conf.spool_path, max_bytes=conf.spool_max_bytes)
-        self._ledger = RunLedger(conf.ledger_path)
         sink = None
         if conf.database_url is None:
             logger.warning(
@@ -109,11 +116,7 @@ class LiveRun:
             on_progress=self._on_progress,
         )
         self._courier.start()
-        for orphan in self._ledger.close_orphans(is_running):
-            logger.warning("The run %s was killed; what it had in RAM is fetched again", orphan.run_id)
-            self._courier.offer(_job_record(orphan))
-        run = self._ledger.start(self.run_id, self.source, conf.host_name, process_identity())
-        self._courier.offer(_job_record(run))
+        self._announce()
 
     def finish(self, reason: str) -> None:
         """Bring what is held to safety, close the books, stop the courier. Safe to call twice.
@@ -121,25 +124,47 @@ class LiveRun:
         ``reason`` is Scrapy's reason for closing the spider.
         """
         with self._finishing:
-            if self._finished or self._courier is None or self._ledger is None:
+            if self._finished or self._courier is None:
                 return
             self._finished = True
             grace = _SPOOL_SECONDS
             if not self._hurried:
                 grace += self.configuration.call_deadline_seconds
             self._courier.flush(grace)
-            self._courier.offer(self._end_record(reason))
+            self._courier.offer(_job_record(self._ended(reason)))
             drain = self.configuration.drain_at_close_seconds if reason == "finished" else 0.0
             self._courier.close(grace_seconds=grace, drain_seconds=drain)
-            counts = self.counts()
-            status, error = self._verdict(reason, counts)
-            self._ledger.end(self.run_id, status, counts, error)
-            self.is_whole = status != "failed"
-            if error:
-                logger.error("The run ended %s: %s", status, error)
-            self._ledger.close()
+            ended = self._ended(reason)
+            self.is_whole = ended.status != "failed"
+            if ended.error:
+                logger.error("The run ended %s: %s", ended.status, ended.error)
+            if self._ledger is not None:
+                self._noted(self._ledger.end, ended)
+                self._ledger.close()
             if self._spool is not None:
                 self._spool.close()
+
+    def _announce(self) -> None:
+        """Write the run's beginning to the ledger and PostgreSQL, and the end of runs that could not."""
+        orphans: list[Run] = []
+        try:
+            self._ledger = RunLedger(self.configuration.ledger_path)
+            orphans = self._ledger.close_orphans(is_running)
+        except CardError as error:
+            logger.error("The crawl goes on without its run ledger: %s", error)
+        else:
+            self._noted(self._ledger.start, self._started)
+        for orphan in orphans:
+            logger.warning("The run %s was killed; what it had in RAM is fetched again", orphan.run_id)
+        for run in (*orphans, self._started):
+            self.courier.offer(_job_record(run))
+
+    def _noted(self, note: Callable[[Run], None], run: Run) -> None:
+        """The ledger counts; it must never be what stops a crawl."""
+        try:
+            note(run)
+        except CardError as error:
+            logger.error("The run ledger lacks an entry, so the account will not add up: %s", error)
 
     # -- reactor thread ------------------------------------------------------------------------
 
@@ -151,13 +176,21 @@ class LiveRun:
         try:
             entry = self.encoder.encode(item, page.url if page else None, ticket)
         except ItemRefused as refused:
-            logger.error("An item of %s became a dead letter: %s", self.source, refused)
+            self._say_refused(refused)
             entry = self.encoder.dead_letter(item, refused, ticket)
         while not self.courier.offer(entry):
             if self.courier.is_broken:
                 raise RuntimeError("the courier has stopped; the log says why")
             self._room.clear()
             await self._room.wait()
+
+    def _say_refused(self, refused: ItemRefused) -> None:
+        """A site that changed may have every item refused: the card must not fill with log lines."""
+        self._refused += 1
+        if self._refused <= _REFUSALS_LOGGED:
+            logger.error("An item became a dead letter (`scrapy spool dead`): %s", refused)
+        if self._refused == _REFUSALS_LOGGED:
+            logger.error("Further refused items of this run are only counted")
 
     def abandon(self, item: Any) -> None:
         """An item was dropped or failed before delivery: its page does not count as seen."""
@@ -213,6 +246,9 @@ class LiveRun:
             ticket.redeem(items)
         self._room.set()
         self.report()
+        if self.courier.is_broken and self._crawler.crawling:
+            logger.error("The crawl is stopped, because nothing of it can be delivered")
+            self._stopping = asyncio.ensure_future(self._crawler.stop_async())
 
     # -- verdict -------------------------------------------------------------------------------
 
@@ -230,23 +266,10 @@ class LiveRun:
             return "finished", None
         return "failed", f"Scrapy closed the spider: {reason}"
 
-    def _end_record(self, reason: str) -> Record:
+    def _ended(self, reason: str) -> Run:
         counts = self.counts()
         status, error = self._verdict(reason, counts)
-        assert self._ledger is not None
-        (run,) = self._ledger.runs("run_id = ?", self.run_id)
-        ended = Run(
-            run.run_id,
-            run.source,
-            run.host,
-            run.process,
-            run.started_at,
-            time.time(),
-            status,
-            error,
-            counts,
-        )
-        return _job_record(ended)
+        return replace(self._started, ended_at=time.time(), status=status, error=error, counts=counts)
 
 
 def _job_record(run: Run) -> Record:

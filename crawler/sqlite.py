@@ -10,11 +10,12 @@ from sqlite3 import Connection, DatabaseError
 __all__ = [
     "Connection",
     "DatabaseError",
-    "fsync_folder",
     "is_damage",
     "is_full",
     "open_database",
+    "open_file",
     "readable_rows",
+    "sync_folder",
 ]
 
 PAGE_BYTES = 4096
@@ -33,22 +34,18 @@ DURABLE_PRAGMAS: dict[str, str | int] = {
 }
 
 
-def open_database(
-    path: Path, *, busy_seconds: float = 5.0, pragmas: dict[str, str | int] | None = None
-) -> Connection:
+def open_database(path: Path, *, busy_seconds: float) -> Connection:
     """Given a path and how long to wait for another process's lock, return a durable connection.
 
     Every pragma is read back. Transactions are the caller's: ``BEGIN IMMEDIATE`` ... ``COMMIT``.
     The connection may be used from any one thread at a time.
-    Raise DatabaseError if the file is not a usable database or a pragma did not take.
+    Raise DatabaseError if the file is not a usable database or a pragma did not take, OSError if it
+    cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        fsync_folder(path.parent)
+    os.close(open_file(path))
     connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     try:
-        for name, wanted in (DURABLE_PRAGMAS | (pragmas or {})).items():
+        for name, wanted in DURABLE_PRAGMAS.items():
             connection.execute(f"PRAGMA {name}={wanted}")
             (found,) = connection.execute(f"PRAGMA {name}").fetchone()
             if str(found).lower() != str(wanted).lower():
@@ -59,7 +56,23 @@ def open_database(
     return connection
 
 
-def fsync_folder(folder: Path) -> None:
+def open_file(path: Path) -> int:
+    """Given a path, open the file for reading and writing, making it and its folder; return its number.
+
+    What root makes belongs to the folder's owner: a look by root must not lock the crawler out.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    if is_new:
+        if os.geteuid() == 0:
+            folder = path.parent.stat()
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)
+        sync_folder(path.parent)
+    return descriptor
+
+
+def sync_folder(folder: Path) -> None:
     """Make a file's creation or renaming in ``folder`` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

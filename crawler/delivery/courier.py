@@ -17,7 +17,7 @@ from crawler.delivery.batch import Entry, Limits, Queue
 from crawler.delivery.postgres import Sink
 from crawler.delivery.spool import Batch, DrainLock, Settlement, Spool
 from crawler.delivery.tables import TABLES
-from crawler.exceptions import RowRefused, SinkError, SinkMisconfigured, SinkTimeout, SpoolError
+from crawler.exceptions import CardError, RowRefused, SinkError, SinkMisconfigured, SinkTimeout
 from crawler.records import DeadLetter, Record, Stream
 from crawler.tickets import Ticket
 
@@ -164,7 +164,7 @@ class Courier:
     def _run(self) -> None:
         try:
             while not self._is_done():
-                batch = self._queue.take(_IDLE_SECONDS)
+                batch = self._queue.take(self._drainer.wait_seconds() if self._may_send() else _IDLE_SECONDS)
                 if batch:
                     self._settle(batch)
                 elif self._queue.closed:
@@ -193,7 +193,7 @@ class Courier:
         while not self._is_too_late():
             try:
                 tally = self._secured(batch)
-            except SpoolError as error:
+            except CardError as error:
                 self._complain("Items wait in RAM and the crawl waits for them: %s", error)
                 self._drain()
                 time.sleep(_CARD_RETRY_SECONDS)
@@ -223,6 +223,7 @@ class Courier:
             else:
                 self._succeeded()
                 if fate.dead:
+                    self._complain("PostgreSQL refuses a row; it is a dead letter: %s", fate.dead[0].reason)
                     self._spool.bury(columns, fate.dead)
                 return Tally(fate.stored, fate.unchanged, dead=len(fate.dead))
         self._spool.append(stream, columns, lines)
@@ -241,17 +242,14 @@ class Courier:
         return self._sink
 
     def _drain(self) -> None:
-        """Send some waiting batches, a bounded number a second, so that live items come first."""
+        """Send a waiting batch if one is due: a bounded number a second, so that live items come first."""
         try:
-            while self._may_send() and self._drainer.is_due() and not self._is_too_late():
-                if not self._drainer.step(self._reachable_sink):
-                    break
+            is_due = self._may_send() and self._drainer.is_due() and not self._is_too_late()
+            if is_due and self._drainer.step(self._reachable_sink):
                 self._succeeded()
-                if self._queue.held:
-                    break
         except SinkError as error:
             self._failed(error)
-        except SpoolError as error:
+        except CardError as error:
             self._complain("The spool could not be drained: %s", error)
         self._update_pause()
 
@@ -272,7 +270,7 @@ class Courier:
     def _update_pause(self) -> None:
         try:
             fill = self._spool.fill()
-        except SpoolError:
+        except CardError:
             return
         if fill >= ALERT_FILL:
             self._complain("The spool is %.0f %% full; at 95 %% the crawl pauses", fill * 100)
@@ -307,10 +305,17 @@ class Drainer:
         self._due_at = 0.0
         self._done: list[Settlement] = []
         self._last_id = 0
+        self._more = False
 
     def is_due(self) -> bool:
         """Return True if the rate allows one more batch now."""
         return self._clock() >= self._due_at
+
+    def wait_seconds(self) -> float:
+        """Return how long a courier with nothing to do should wait before it looks again."""
+        if not self._more:
+            return _IDLE_SECONDS
+        return min(_IDLE_SECONDS, max(0.0, self._due_at - self._clock()))
 
     def has_work(self) -> bool:
         """Return True if batches wait and this process may send them."""
@@ -323,16 +328,17 @@ class Drainer:
     def step(self, sink: Sink) -> bool:
         """Send the oldest waiting batch; return False if there is none, or another process drains.
 
-        Raise SinkError if PostgreSQL does not take it, SpoolError if the card fails; then it waits.
+        Raise SinkError if PostgreSQL does not take it, CardError if the card fails; then it waits.
         """
         if self._lock is None or not self._lock.acquire():
             return False
+        self._due_at = self._clock() + self._interval_seconds
         batch = self._spool.oldest(after_id=self._last_id)
+        self._more = batch is not None
         if batch is None:
             self._forget()
             self._lock.release()
             return False
-        self._due_at = self._clock() + self._interval_seconds
         settlement = settled(sink, batch)
         self._last_id = batch.id
         self._done.append(settlement)
@@ -344,7 +350,7 @@ class Drainer:
         """Forget what was sent and let another process drain."""
         try:
             self._forget()
-        except SpoolError as error:
+        except CardError as error:
             logger.warning("Sent batches stay in the spool and will be sent again: %s", error)
         if self._lock is not None:
             self._lock.release()

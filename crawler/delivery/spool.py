@@ -1,31 +1,25 @@
 """The queue on the card: what PostgreSQL has not taken yet, and what it never will.
 
-One SQLite file per host, written by every process and drained by one at a time. A batch is one
-compressed blob of COPY lines with its checksum. The file is preallocated to its cap, so that another
-program filling the card cannot stop it from taking, giving or forgetting batches.
+One file per host, written by every process and drained by one at a time. A batch is one compressed
+blob of COPY lines with its checksum: half the payload reaches the card.
 """
 
 import fcntl
-import logging
 import os
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from crawler import sqlite
-from crawler.exceptions import SpoolError, SpoolFull
+from crawler.durable import DurableDatabase, Layout
+from crawler.exceptions import CardError
 from crawler.records import DeadLetter, Stream, split_lines
 
-logger = logging.getLogger(__name__)
-
-VERSION = 1
-TABLES = """
+_SCRIPT = """
 CREATE TABLE IF NOT EXISTS batch (
     id INTEGER PRIMARY KEY AUTOINCREMENT, table_name TEXT NOT NULL, source TEXT NOT NULL,
     columns TEXT NOT NULL, items INTEGER NOT NULL, spooled_at REAL NOT NULL,
@@ -42,13 +36,8 @@ CREATE TABLE IF NOT EXISTS account (
     forgotten INTEGER NOT NULL DEFAULT 0,
     UNIQUE (table_name, source));
 """
-_SALVAGED = ("account", "batch", "dead_letter")
-_JOURNAL_PAGES = 128
-_LARGEST_BLOB_BYTES = 256 * 1024 * 1024
-_BLOB_PAGE_BYTES = sqlite.PAGE_BYTES - 4
+LAYOUT = Layout(1, _SCRIPT, ("account", "batch", "dead_letter"))
 _REASON_CHARACTERS = 500
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,40 +111,27 @@ class Spool:
     """The spool of this host. May be used from any thread, one call at a time."""
 
     def __init__(self, path: Path, *, max_bytes: int, wall_clock: Callable[[], float] = time.time) -> None:
-        """Given the file and its cap, open it; make it, checked and preallocated, if it is not there.
-
-        A damaged file is set aside and its readable rows are taken over. Raise SpoolError if the card
-        does not let it be made.
-        """
+        """Given the file and its cap, open it, or make it. Raise CardError."""
         self.path = path
-        self._max_pages = max(64, max_bytes // sqlite.PAGE_BYTES)
         self._wall_clock = wall_clock
-        self._lock = threading.RLock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._gate = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            with self._gate_held(fcntl.LOCK_EX):
-                self._connection = self._opened()
-        except BaseException:
-            os.close(self._gate)
-            raise
+        self._file = DurableDatabase(path, LAYOUT, max_bytes=max_bytes, wall_clock=wall_clock)
 
     # -- what crawls do ------------------------------------------------------------------------
 
     def append(self, stream: Stream, columns: str, lines: Sequence[bytes]) -> int:
         """Given the lines of one batch, make them durable and return the batch's id.
 
-        Raise SpoolFull if they do not fit under the cap, SpoolError if the card fails; then the
+        Raise CardFull if they do not fit under the cap, CardError if the card fails; then the
         caller still owns the batch.
         """
         payload = zlib.compress(b"".join(lines), 1)
 
         def insert(connection: sqlite.Connection) -> int:
-            self._require_room(connection, len(payload))
+            self._file.require_room(connection, len(payload))
             _book(connection, stream, spooled=len(lines))
             return self._insert_batch(connection, stream, columns, len(lines), payload)
 
-        return self._transaction(insert)
+        return self._file.change(insert)
 
     def bury(self, columns: str, letters: Sequence[DeadLetter]) -> None:
         """Given items that can never be stored, make them durable as dead letters."""
@@ -165,12 +141,12 @@ class Spool:
                 self._insert_dead(connection, columns, letter)
                 _book(connection, letter.stream, buried=1)
 
-        self._transaction(insert)
+        self._file.change(insert)
 
     def has_waiting(self, stream: Stream) -> bool:
         """Return True if a batch of this stream waits: a newer one must queue behind it."""
         query = "SELECT EXISTS (SELECT 1 FROM batch WHERE table_name = ? AND source = ?)"
-        return bool(self._call(lambda c: c.execute(query, stream).fetchone()[0]))
+        return bool(self._file.read(lambda c: c.execute(query, stream).fetchone()[0]))
 
     # -- what the drainer does -----------------------------------------------------------------
 
@@ -198,7 +174,7 @@ class Spool:
                     self._insert_damaged(connection, done.batch)
 
         if settlements:
-            self._transaction(settle)
+            self._file.change(settle)
 
     # -- what the operator asks ----------------------------------------------------------------
 
@@ -211,14 +187,14 @@ class Spool:
             ).fetchone()
             (dead,) = connection.execute("SELECT coalesce(sum(items), 0) FROM dead_letter").fetchone()
             age = None if oldest is None else max(0.0, self._wall_clock() - oldest)
-            used, cap = (pages * sqlite.PAGE_BYTES for pages in self._pages(connection))
+            used, cap = self._file.used_and_cap_bytes(connection)
             return Status(batches, items, dead, used, cap, age)
 
-        return self._call(read)
+        return self._file.read(read)
 
     def fill(self) -> float:
         """Return the share of the cap in use, 0 to 1. Cheap: reads one page."""
-        used, cap = self._call(self._pages)
+        used, cap = self._file.read(self._file.used_and_cap_bytes)
         return used / cap
 
     def accounts(self) -> list[Account]:
@@ -230,7 +206,7 @@ class Spool:
                    (SELECT coalesce(sum(items), 0) FROM dead_letter AS d
                      WHERE (d.table_name, d.source) = (a.table_name, a.source))
               FROM account AS a ORDER BY table_name, source"""
-        rows = self._call(lambda c: c.execute(query).fetchall())
+        rows = self._file.read(lambda c: c.execute(query).fetchall())
         return [Account(Stream(row[0], row[1]), *row[2:]) for row in rows]
 
     def batches(self) -> Iterator[Batch]:
@@ -246,7 +222,7 @@ class Spool:
             SELECT id, died_at, columns, table_name, source, item_key, code, reason, payload,
                    replayable FROM dead_letter WHERE id > ? ORDER BY id LIMIT 1"""
         after_id = 0
-        while (row := self._call(partial(_one, query, after_id))) is not None:
+        while (row := self._file.read(partial(_one, query, after_id))) is not None:
             after_id, died_at, columns, table, source, key, code, reason, payload, replayable = row
             letter = DeadLetter(
                 Stream(table, source), key, code, reason, _inflated(payload), bool(replayable)
@@ -291,15 +267,11 @@ class Spool:
                 taken += row[4]
             return taken
 
-        return self._transaction(take)
+        return self._file.change(take)
 
     def verify(self) -> list[str]:
         """Check the file, every checksum and the books; return the findings, none if all is well."""
-        findings = [
-            f"file: {row[0]}"
-            for row in self._call(lambda c: c.execute("PRAGMA integrity_check").fetchall())
-            if row[0] != "ok"
-        ]
+        findings = self._file.verify()
         findings += [
             f"batch {batch.id} ({batch.stream.source}, {batch.items} items): checksum does not match"
             for batch in self.batches()
@@ -314,11 +286,7 @@ class Spool:
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
-        with self._lock:
-            self._connection.close()
-            if self._gate >= 0:
-                os.close(self._gate)
-                self._gate = -1
+        self._file.close()
 
     # -- rows ----------------------------------------------------------------------------------
 
@@ -346,7 +314,7 @@ class Spool:
         payload: bytes | None = None,
     ) -> None:
         payload = zlib.compress(letter.payload, 1) if payload is None else payload
-        self._require_room(connection, len(payload))
+        self._file.require_room(connection, len(payload))
         connection.execute(
             "INSERT INTO dead_letter (table_name, source, columns, items, died_at, item_key, code,"
             " reason, replayable, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -374,183 +342,8 @@ class Spool:
         )
         return [
             Batch(row[0], Stream(row[1], row[2]), row[3], row[4], row[5], row[7], _lines(*row[6:]))
-            for row in self._call(lambda c: c.execute(query, values).fetchall())
+            for row in self._file.read(lambda c: c.execute(query, values).fetchall())
         ]
-
-    # -- room ----------------------------------------------------------------------------------
-
-    def _pages(self, connection: sqlite.Connection) -> tuple[int, int]:
-        (total,) = connection.execute("PRAGMA page_count").fetchone()
-        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-        return total - free, self._max_pages
-
-    def _require_room(self, connection: sqlite.Connection, payload_bytes: int) -> None:
-        used, cap = self._pages(connection)
-        needed = payload_bytes // _BLOB_PAGE_BYTES + 4
-        if used + needed > cap:
-            raise SpoolFull(
-                f"the spool {self.path} is full: {used} of {cap} pages in use, {needed} more needed; "
-                "bring PostgreSQL back and run `scrapy spool drain`, or raise CRAWLER_SPOOL_MAX_BYTES"
-            )
-
-    # -- the file ------------------------------------------------------------------------------
-
-    def _transaction(self, change: Callable[[sqlite.Connection], T]) -> T:
-        def in_transaction(connection: sqlite.Connection) -> T:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = change(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            return result
-
-        return self._call(in_transaction)
-
-    def _call(self, work: Callable[[sqlite.Connection], T]) -> T:
-        """Run ``work`` on the current file; once more on a fresh one if the file proves damaged."""
-        with self._lock:
-            try:
-                with self._gate_held(fcntl.LOCK_SH):
-                    self._follow_the_path()
-                    return work(self._connection)
-            except (sqlite.DatabaseError, OSError) as error:
-                if not sqlite.is_damage(error):
-                    raise _translated(self.path, error) from error
-                damage = str(error)
-            try:
-                with self._gate_held(fcntl.LOCK_EX):
-                    self._replace_if_damaged(damage)
-                    return work(self._connection)
-            except (sqlite.DatabaseError, OSError) as error:
-                raise _translated(self.path, error) from error
-
-    @contextmanager
-    def _gate_held(self, mode: int) -> Iterator[None]:
-        """Hold the lock that keeps a file from being set aside while another process writes to it."""
-        if self._gate < 0:
-            raise SpoolError(f"the spool {self.path} is closed")
-        fcntl.flock(self._gate, mode)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._gate, fcntl.LOCK_UN)
-
-    def _follow_the_path(self) -> None:
-        """Reopen if another process has set the file aside and started a new one."""
-        try:
-            current = self.path.stat().st_ino
-        except FileNotFoundError:
-            current = -1
-        if current != self._inode:
-            self._connection.close()
-            self._connection = self._connect()
-
-    def _opened(self) -> sqlite.Connection:
-        try:
-            if not self.path.exists():
-                return self._connect()
-            try:
-                connection = self._connect()
-                (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-                if state == "ok":
-                    return connection
-                connection.close()
-            except sqlite.DatabaseError as error:
-                if not sqlite.is_damage(error):
-                    raise
-                state = str(error)
-            return self._replaced(state)
-        except (sqlite.DatabaseError, OSError) as error:
-            raise _translated(self.path, error) from error
-
-    def _connect(self) -> sqlite.Connection:
-        connection = sqlite.open_database(self.path, busy_seconds=10.0)
-        try:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > VERSION:
-                raise SpoolError(
-                    f"the spool {self.path} has version {version}, this program knows {VERSION}; "
-                    "install the newer program again"
-                )
-            if version == 0:
-                self._make(connection)
-            self._preallocate(connection)
-            connection.execute(f"PRAGMA max_page_count={self._max_pages}")
-        except BaseException:
-            connection.close()
-            raise
-        self._inode = self.path.stat().st_ino
-        return connection
-
-    def _make(self, connection: sqlite.Connection) -> None:
-        connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={VERSION}; COMMIT;")
-
-    def _preallocate(self, connection: sqlite.Connection) -> None:
-        """Grow the file to its cap and its journal to what a transaction can need, once."""
-        connection.execute("DROP TABLE IF EXISTS ballast")
-        (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        missing = self._max_pages - pages
-        if missing < _JOURNAL_PAGES:
-            return
-        logger.info("Reserving %d bytes for the spool %s", missing * sqlite.PAGE_BYTES, self.path)
-        connection.execute("CREATE TABLE ballast (data BLOB)")
-        room = (missing - _JOURNAL_PAGES // 2) * _BLOB_PAGE_BYTES
-        while room > 0:
-            size = min(room, _LARGEST_BLOB_BYTES)
-            connection.execute("INSERT INTO ballast VALUES (zeroblob(?))", (size,))
-            room -= size
-        connection.execute("DELETE FROM ballast")
-        # The journal keeps the length of its largest transaction: change many small pages once.
-        small = (sqlite.PAGE_BYTES * 3 // 4,)
-        connection.execute("BEGIN IMMEDIATE")
-        connection.executemany("INSERT INTO ballast VALUES (zeroblob(?))", [small] * _JOURNAL_PAGES)
-        connection.execute("COMMIT")
-        connection.execute("UPDATE ballast SET data = zeroblob(?)", (sqlite.PAGE_BYTES // 2,))
-        connection.execute("DROP TABLE ballast")
-
-    # -- damage --------------------------------------------------------------------------------
-
-    def _replace_if_damaged(self, damage: str) -> None:
-        """Under the exclusive gate: set the file aside unless another process has done so already."""
-        if self.path.exists() and self.path.stat().st_ino != self._inode:
-            self._connection.close()
-            self._connection = self._connect()
-            return
-        self._connection.close()
-        self._connection = self._replaced(damage)
-
-    def _replaced(self, damage: str) -> sqlite.Connection:
-        aside = self._set_aside()
-        connection = self._connect()
-        kept = {table: _salvage(aside, connection, table) for table in _SALVAGED}
-        logger.error(
-            "The spool %s was damaged (%s). It was set aside as %s, not deleted; %d batches and %d dead "
-            "letters could be read and were taken over. Check the card: `scrapy spool verify`",
-            self.path,
-            damage,
-            aside,
-            kept["batch"],
-            kept["dead_letter"],
-        )
-        return connection
-
-    def _set_aside(self) -> Path:
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._wall_clock()))
-        aside = self.path.with_name(f"{self.path.name}.damaged-{stamp}")
-        number = 1
-        while aside.exists():
-            number += 1
-            aside = self.path.with_name(f"{self.path.name}.damaged-{stamp}-{number}")
-        # The journal first: a rollback belongs to the file it was written for, and to no other.
-        journal = Path(f"{self.path}-journal")
-        if journal.exists():
-            journal.rename(f"{aside}-journal")
-        self.path.rename(aside)
-        sqlite.fsync_folder(self.path.parent)
-        return aside
 
 
 class DrainLock:
@@ -561,13 +354,13 @@ class DrainLock:
         self._descriptor = -1
 
     def acquire(self) -> bool:
-        """Return True if this process now holds the right, or held it already. Raise SpoolError."""
+        """Return True if this process now holds the right, or held it already. Raise CardError."""
         if self._descriptor >= 0:
             return True
         try:
-            descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+            descriptor = sqlite.open_file(self._path)
         except OSError as error:
-            raise _translated(self._path, error) from error
+            raise CardError(f"{self._path} cannot be opened: {error}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -608,23 +401,3 @@ def _inflated(compressed: bytes) -> bytes:
         return zlib.decompress(compressed)
     except zlib.error:
         return compressed
-
-
-def _translated(path: Path, error: Exception) -> SpoolError:
-    if sqlite.is_full(error):
-        return SpoolFull(
-            f"the spool {path} got no more space: {error}; free space on its file system, "
-            "or lower CRAWLER_SPOOL_MAX_BYTES before it is first made"
-        )
-    return SpoolError(f"the spool {path} failed: {error}; check the card and the file's owner")
-
-
-def _salvage(damaged: Path, fresh: sqlite.Connection, table: str) -> int:
-    """Copy every row of ``table`` that can still be read; return how many."""
-    kept = 0
-    for row in sqlite.readable_rows(damaged, table, "id"):
-        with suppress(sqlite.DatabaseError):
-            marks = ", ".join("?" * len(row))
-            fresh.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)
-            kept += 1
-    return kept
