@@ -1,0 +1,62 @@
+"""The documents are checked against the code: what is added to one must be added to the other."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crawler import options
+from crawler.commands.spool import ACTIONS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGES = ("crawler", "spiders", "pipelines", "extensions")
+SPEAKING_UP = {"warning", "error", "exception", "critical", "_complain"}
+
+
+def log_templates() -> Iterator[str]:
+    for package in PACKAGES:
+        for file in sorted((REPOSITORY / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Attribute)
+                    and node.func.attr in SPEAKING_UP
+                    and node.args
+                    and isinstance(node.args[0], ast.Constant)
+                ):
+                    yield str(node.args[0].value)
+
+
+def test_there_are_log_messages_to_check() -> None:
+    assert len(set(log_templates())) > 10
+
+
+@pytest.mark.parametrize("template", sorted(set(log_templates())))
+def test_every_warning_and_error_is_explained_in_the_log_runbook(template: str) -> None:
+    runbook = re.sub(r"\s+", " ", (REPOSITORY / "docs/logs.md").read_text(encoding="utf-8"))
+    assert template in runbook, f"docs/logs.md lacks a line for: {template}"
+
+
+@pytest.mark.parametrize("setting", options.SETTINGS, ids=lambda setting: setting.name)
+def test_every_setting_is_documented_with_what_is_allowed(setting: options.Setting[object]) -> None:
+    page = (REPOSITORY / "docs/configuration.md").read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| `CRAWLER_{setting.name}` |")]
+    assert setting.allowed in row
+    assert setting.meaning in row
+    if setting is not options.HOST_NAME and setting.default:
+        assert f"| `{setting.default}` |" in row
+
+
+@pytest.mark.parametrize("action", sorted(ACTIONS))
+def test_every_spool_action_is_in_the_readme(action: str) -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert re.search(rf"scrapy spool [a-z` /]*{action}\b|`{action}\b", readme)
+
+
+def test_every_link_between_documents_leads_somewhere() -> None:
+    for page in [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
