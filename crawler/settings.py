@@ -18,8 +18,7 @@ USER_AGENT = f"data-crawler/0.1 (+{_own['CONTACT'] or 'contact not set'})"
 ROBOTSTXT_OBEY = True
 ROBOTSTXT_USER_AGENT = "data-crawler"
 DOWNLOAD_DELAY = 1.0
-CONCURRENT_REQUESTS = 16
-CONCURRENT_REQUESTS_PER_DOMAIN = 2
+CONCURRENT_REQUESTS_PER_DOMAIN = 1
 DOWNLOAD_TIMEOUT = 30
 # The request asked for three tries, ten seconds apart; the delay belongs to the failed-request ledger.
 RETRY_TIMES = 3
@@ -45,6 +44,7 @@ EXTENSIONS_BASE = {
     "scrapy.extensions.throttle.AutoThrottle": 0,
 }
 COOKIES_ENABLED = False
+FEED_EXPORT_ENCODING = "utf-8"
 
 # Delivery is the last pipeline: what reaches it is what the site's rows will be.
 ITEM_PIPELINES = {"pipelines.deliver.DeliverPipeline": 900}

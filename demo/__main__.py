@@ -195,9 +195,9 @@ def print_next_steps(rows: int) -> None:
         f"""
 {rows} rows are in the demonstration's PostgreSQL (kept in .demo/, stopped now). Next:
   make run                               again: almost everything is unchanged
-  make psql                              look inside, e.g.  SELECT source, count(*) FROM scraped_data GROUP BY 1;
+  make psql                              look inside: SELECT source, count(*) FROM scraped_data GROUP BY 1;
   . .venv/bin/activate                   then, from this folder:
-  scrapy crawl earthquakes               the live site; without a DATABASE_URL its items wait in the spool
+  scrapy crawl earthquakes               the live site; with no DATABASE_URL set, its items wait
   scrapy spool status                    where every item is"""
     )
 
