@@ -5,14 +5,17 @@ import json
 import os
 import sys
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from scrapy.commands import ScrapyCommand
 from scrapy.settings import BaseSettings
 
 from crawler import checks
-from crawler.config import Configuration, read_configuration
 from crawler.exceptions import ConfigurationError, CrawlerError
+
+# Every command is imported by each of them, also by `scrapy list`: drivers only when one acts.
+if TYPE_CHECKING:
+    from crawler.config import Configuration
 
 FINE, FINDINGS, MISUSE = 0, 1, 2
 
@@ -23,10 +26,17 @@ def start_up_problem(settings: BaseSettings) -> str | None:
     if findings:
         return "\n".join(f"{found.id}: {found.message}; {found.hint}" for found in findings)
     try:
-        read_configuration(settings.get, os.environ)
+        configuration_of(settings)
     except ConfigurationError as error:
         return str(error)
     return None
+
+
+def configuration_of(settings: BaseSettings) -> "Configuration":
+    """Given the Scrapy settings, return ours. Raise ConfigurationError with every problem."""
+    from crawler.config import read_configuration
+
+    return read_configuration(settings.get, os.environ)
 
 
 class OperatorCommand(ScrapyCommand):
@@ -37,7 +47,7 @@ class OperatorCommand(ScrapyCommand):
     default_settings: ClassVar[dict[str, Any]] = {"LOG_ENABLED": False}
 
     @abstractmethod
-    def act(self, configuration: Configuration, opts: argparse.Namespace) -> int:
+    def act(self, configuration: "Configuration", opts: argparse.Namespace) -> int:
         """Do the work and return the exit status. Raise CrawlerError if it cannot be done."""
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -55,7 +65,7 @@ class OperatorCommand(ScrapyCommand):
             self._fail(problem, MISUSE)
             return
         try:
-            self.exitcode = self.act(read_configuration(self.settings.get, os.environ), opts)
+            self.exitcode = self.act(configuration_of(self.settings), opts)
         except CrawlerError as error:
             self._fail(str(error), FINDINGS)
 
@@ -64,7 +74,7 @@ class OperatorCommand(ScrapyCommand):
         self.exitcode = status
 
 
-def required_database(configuration: Configuration) -> str:
+def required_database(configuration: "Configuration") -> str:
     """Return the database's URL. Raise CrawlerError with what to do if none is set."""
     if configuration.database_url is None:
         raise CrawlerError(

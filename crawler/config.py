@@ -117,7 +117,7 @@ class _Reader:
 
 
 def _database_url(environment: Mapping[str, str], problems: list[str]) -> str | None:
-    url = environment.get(SECRET)
+    url = environment.get(SECRET, "").strip()
     file_name = environment.get(f"{SECRET}_FILE")
     if url and file_name:
         problems.append(f"{SECRET} and {SECRET}_FILE are both set; allowed: one of them")

@@ -18,13 +18,13 @@ everything else                        dead letter
 =====================================  =====================================================
 
 Dead letters, too: what is not an item, has no key, has a NUL or lone surrogate in its key, is nested
-deeper than Python can follow, or whose JSON is longer than ``DELIVERY_ITEM_MAX_BYTES``.
+deeper than the encoder follows (253 levels), or whose JSON is longer than ``DELIVERY_ITEM_MAX_BYTES``.
 """
 
 import base64
 import reprlib
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Any
@@ -117,10 +117,13 @@ class ItemEncoder:
         return DeadLetter(self.stream, key, "refused", str(reason), payload, False, ticket)
 
     def _moment(self) -> datetime:
-        """Return now, but never the same moment twice in a row: two versions must not share a time."""
+        """Return now, but never the same moment twice: two versions must not share a time.
+
+        A clock set back by more than a second is believed: a Pi's is wrong until it has met the network.
+        """
         now = self._wall_clock()
-        if now == self._last_moment:
-            now += timedelta(microseconds=1)
+        if timedelta(0) <= self._last_moment - now < timedelta(seconds=1):
+            now = self._last_moment + timedelta(microseconds=1)
         self._last_moment = now
         return now
 
@@ -209,6 +212,8 @@ def _plain(value: Any, mend: Callable[[str], str]) -> Any:
         return mend(value)
     if isinstance(value, int) and not isinstance(value, bool | Enum):
         return value if _fits_64_bits(value) else orjson.Fragment(str(value))
+    if isinstance(value, time):
+        return value.isoformat()
     if isinstance(value, Mapping):
         return {mend(str(name)): _plain(inner, mend) for name, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

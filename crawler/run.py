@@ -34,8 +34,10 @@ from crawler.tickets import Ticket
 logger = logging.getLogger(__name__)
 
 JOBS = "crawler_jobs"
-# A second SIGTERM, systemd's TimeoutStopSec and a person's patience all come after 15 s.
-STOP_AFTER_SECONDS = 9.0
+# After a stop signal, in seconds: the last call to PostgreSQL, all items safe, the books closed.
+_LAST_CALL_SECONDS = 9.0
+_FLUSHED_SECONDS = 11.5
+_CLOSED_SECONDS = 12.5
 _SPOOL_SECONDS = 3.0
 _REFUSALS_LOGGED = 10
 
@@ -66,9 +68,11 @@ class LiveRun:
         self._crawler = crawler
         self._spool_first = bool(getattr(spider, "spool_first", False))
         self._room = asyncio.Event()
-        self._finishing = threading.Lock()
+        self._opening_or_finishing = threading.Lock()
         self._finished = False
-        self._hurried = False
+        self._closed = False
+        self._hurried_at: float | None = None
+        self._taken = 0
         self._refused = 0
         self._stopping: asyncio.Future[None] | None = None
         self._ledger: RunLedger | None = None
@@ -85,6 +89,11 @@ class LiveRun:
         return run
 
     @property
+    def is_finished(self) -> bool:
+        """True once ``finish`` has closed the books, or if there was nothing to close."""
+        return self._closed or self._courier is None
+
+    @property
     def courier(self) -> Courier:
         """The run's courier. Only between ``open`` and the end of the process."""
         assert self._courier is not None, "the run is not open"
@@ -94,6 +103,12 @@ class LiveRun:
 
     def open(self) -> None:
         """Open the spool and the ledger, start the courier, announce the run. Raise CardError."""
+        with self._opening_or_finishing:
+            # A stop signal may come before the crawl has begun.
+            if not self._finished:
+                self._open()
+
+    def _open(self) -> None:
         conf = self.configuration
         stream = self.encoder.stream
         self._spool = Spool(conf.spool_path, max_bytes=conf.spool_max_bytes)
@@ -116,6 +131,8 @@ class LiveRun:
             on_progress=self._on_progress,
         )
         self._courier.start()
+        if self._hurried_at is not None:
+            self.hurry()
         self._announce()
 
     def finish(self, reason: str) -> None:
@@ -123,26 +140,34 @@ class LiveRun:
 
         ``reason`` is Scrapy's reason for closing the spider.
         """
-        with self._finishing:
-            if self._finished or self._courier is None:
+        with self._opening_or_finishing:
+            if self._finished:
                 return
             self._finished = True
-            grace = _SPOOL_SECONDS
-            if not self._hurried:
-                grace += self.configuration.call_deadline_seconds
-            self._courier.flush(grace)
+            if self._courier is None:
+                return
+            if not self._courier.is_broken:
+                self._courier.flush(self._grace_seconds(_FLUSHED_SECONDS))
             self._courier.offer(_job_record(self._ended(reason)))
-            drain = self.configuration.drain_at_close_seconds if reason == "finished" else 0.0
-            self._courier.close(grace_seconds=grace, drain_seconds=drain)
+            drain = 0.0
+            if reason == "finished" and self._hurried_at is None:
+                drain = self.configuration.drain_at_close_seconds
+            self._courier.close(grace_seconds=self._grace_seconds(_CLOSED_SECONDS), drain_seconds=drain)
             ended = self._ended(reason)
             self.is_whole = ended.status != "failed"
-            if ended.error:
-                logger.error("The run ended %s: %s", ended.status, ended.error)
+            _say_how_it_ended(ended)
             if self._ledger is not None:
                 self._noted(self._ledger.end, ended)
                 self._ledger.close()
             if self._spool is not None:
                 self._spool.close()
+            self._closed = True
+
+    def _grace_seconds(self, after_signal: float) -> float:
+        """Return how long to wait for the courier: after a stop signal, until that long after it."""
+        if self._hurried_at is None:
+            return self.configuration.call_deadline_seconds + _SPOOL_SECONDS
+        return max(0.1, self._hurried_at + after_signal - time.monotonic())
 
     def _announce(self) -> None:
         """Write the run's beginning to the ledger and PostgreSQL, and the end of runs that could not."""
@@ -183,6 +208,7 @@ class LiveRun:
                 raise RuntimeError("the courier has stopped; the log says why")
             self._room.clear()
             await self._room.wait()
+        self._taken += 1
 
     def _say_refused(self, refused: ItemRefused) -> None:
         """A site that changed may have every item refused: the card must not fill with log lines."""
@@ -199,10 +225,11 @@ class LiveRun:
             page.ticket.void()
 
     def hurry(self) -> None:
-        """The process was told to stop: bound every call so that it ends within 15 s."""
-        self._hurried = True
+        """From any thread: the process was told to stop, so bound every call to end in time."""
+        if self._hurried_at is None:
+            self._hurried_at = time.monotonic()
         if self._courier is not None:
-            self._courier.hurry(call_seconds=self.configuration.shutdown_seconds, seconds=STOP_AFTER_SECONDS)
+            self._courier.hurry(call_seconds=self.configuration.shutdown_seconds, seconds=_LAST_CALL_SECONDS)
 
     def counts(self) -> Counts:
         """Return what the run has done so far, by two books: Scrapy's stats and the courier's."""
@@ -210,10 +237,12 @@ class LiveRun:
         get = self._crawler.stats.get_value
         dropped = get("item_dropped_count", 0)
         failed = get(stats.ITEMS_FAILED, 0)
-        held = self.courier.held if self._finished else 0
+        settled = tally.stored + tally.unchanged + tally.spooled + tally.dead
+        held = self._taken - settled if self._finished else 0
         return Counts(
             pages=get("response_received_count", 0),
-            scraped=get("item_scraped_count", 0) + dropped + failed,
+            # After a hard stop Scrapy has not counted the last items that were taken.
+            scraped=max(get("item_scraped_count", 0), self._taken) + dropped + failed,
             stored=tally.stored,
             unchanged=tally.unchanged,
             spooled=tally.spooled,
@@ -223,7 +252,9 @@ class LiveRun:
         )
 
     def report(self) -> None:
-        """Write the delivery's counters to the crawl's stats."""
+        """Write the delivery's counters to the crawl's stats. Nothing to write before ``open``."""
+        if self._courier is None:
+            return
         counts = self.counts()
         for name, value in (
             (stats.ITEMS_STORED, counts.stored),
@@ -270,6 +301,25 @@ class LiveRun:
         counts = self.counts()
         status, error = self._verdict(reason, counts)
         return replace(self._started, ended_at=time.time(), status=status, error=error, counts=counts)
+
+
+def _say_how_it_ended(run: Run) -> None:
+    counts = run.counts
+    missing = counts.scraped - counts.accounted
+    logger.log(
+        logging.ERROR if run.error else logging.INFO,
+        "The run %s %s: %d scraped = %d stored + %d unchanged + %d spooled + %d dead + %d dropped%s%s",
+        run.run_id,
+        run.status,
+        counts.scraped,
+        counts.stored,
+        counts.unchanged,
+        counts.spooled,
+        counts.dead,
+        counts.dropped,
+        f" + {missing} LOST" if missing else "",
+        f" -- {run.error}" if run.error else "",
+    )
 
 
 def _job_record(run: Run) -> Record:

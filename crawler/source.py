@@ -33,9 +33,11 @@ class SourceSpider(scrapy.Spider):
 
         Raise ValueError if the address is not an absolute http or https URL, or for an unknown argument.
         """
-        if kwargs:
-            refuse_arguments(type(self).__name__, kwargs)
-        super().__init__(*args)
+        # scrapyd gives every spider its own names, which start with an underscore.
+        unknown = {name: value for name, value in kwargs.items() if not name.startswith("_")}
+        if unknown:
+            refuse_arguments(type(self).__name__, unknown)
+        super().__init__(*args, **kwargs)
         self.base_url = base_url or self.base_url
         parts = urlsplit(self.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -1,17 +1,41 @@
 """``scrapy crawl SOURCE``: Scrapy's own command, with a bounded stop and a truthful exit status."""
 
 import argparse
+import asyncio
+import logging
+import os
 import signal
 import sys
+import time
+from queue import SimpleQueue
+from threading import Thread
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from scrapy import Spider
 from scrapy.commands import crawl
 from scrapy.crawler import Crawler
+from scrapy.exceptions import UsageError
 
 from crawler.command import FINDINGS, MISUSE, start_up_problem
+from crawler.exceptions import ConfigurationError, CrawlerError
 from crawler.reactor import running_reactor
-from crawler.run import STOP_AFTER_SECONDS, LiveRun
+
+if TYPE_CHECKING:
+    from crawler.run import LiveRun
+
+logger = logging.getLogger(__name__)
+
+# After a stop signal, in seconds. Systemd's TimeoutStopSec and a person's patience come after 15.
+STOP_REACTOR_AFTER_SECONDS = 9.0
+_FINISH_AFTER_SECONDS = 10.5
+_EXIT_AFTER_SECONDS = 14.0
+
+# Each is looked up in the named setting: a spider's custom_settings can lose it by accident.
+NEEDED_COMPONENTS = (
+    ("ITEM_PIPELINES", "pipelines.deliver.DeliverPipeline", 900),
+    ("EXTENSIONS", "extensions.run_ledger.RunLedger", 0),
+    ("SPIDER_MIDDLEWARES", "crawler.middlewares.tickets.TicketMiddleware", 950),
+)
 
 
 class Command(crawl.Command):
@@ -25,57 +49,133 @@ class Command(crawl.Command):
         )
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Crawl; see Scrapy's command. Wrong settings are reported, all at once, before it starts."""
+        """Crawl. Wrong settings are reported, all at once, before anything starts."""
         assert self.settings is not None
+        assert self.crawler_process is not None
+        if len(args) != 1:
+            raise UsageError("name one spider; `scrapy list` shows them", print_help=False)
         problem = start_up_problem(self.settings)
         if problem is not None:
-            sys.stderr.write(f"{problem}\n")
-            self.exitcode = MISUSE
+            self._refuse(problem)
             return
-        self._crawler_of_run: Crawler | None = None
         try:
-            self._bound_the_stop()
-            super().run(args, opts)
+            crawler = self._create_crawler(args[0])
+            run = _prepared(crawler)
+        except KeyError:
+            known = ", ".join(self.crawler_process.spider_loader.list())
+            self._refuse(f"there is no spider {args[0]!r}; allowed: {known}")
+            return
+        except ConfigurationError as error:
+            self._refuse(str(error))
+            return
+        stop = BoundedStop(run, lambda: self.exitcode)
+        try:
+            stop.arm()
+            crawling: Any = self.crawler_process.crawl(crawler, **opts.spargs)
+            self.crawler_process.start()
+            self._explain(crawler, crawling)
         finally:
-            self._finish()
-
-    def _create_crawler(self, spidercls: type[Spider] | str) -> Crawler:
-        self._crawler_of_run = super()._create_crawler(spidercls)
-        return self._crawler_of_run
-
-    def _finish(self) -> None:
-        """After the reactor: a second signal, or a component that failed at close, skipped the rest."""
-        if self._crawler_of_run is not None:
-            run = LiveRun.of(self._crawler_of_run)
+            stop.ignore_further_signals()
+            # A second signal, or a component that failed at close, skipped the rest.
             run.finish("shutdown")
             if not run.is_whole:
                 self.exitcode = FINDINGS
 
-    def _bound_the_stop(self) -> None:
-        def install() -> None:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._extend_handler(number)
+    def _explain(self, crawler: Crawler, crawling: Any) -> None:
+        """If the crawl could not start, say why in a line, and with a traceback only if it is a bug."""
+        if self.crawler_process is not None and self.crawler_process.bootstrap_failed:
+            self.exitcode = FINDINGS
+        is_over = isinstance(crawling, asyncio.Task) and crawling.done() and not crawling.cancelled()
+        error = crawling.exception() if is_over else None
+        if error is None:
+            return
+        if crawler.spider is None and isinstance(error, TypeError | ValueError):
+            self._refuse(f"the spider {crawler.spidercls.name!r} does not start: {error}")
+        else:
+            is_bug = not isinstance(error, CrawlerError)
+            logger.critical("The crawl ended: %s", error, exc_info=error if is_bug else None)
 
+    def _refuse(self, problem: str) -> None:
+        sys.stderr.write(f"{problem}\n")
+        self.exitcode = MISUSE
+
+
+def _prepared(crawler: Crawler) -> "LiveRun":
+    """Given the crawler, return its run. Raise ConfigurationError for what its spider gets wrong."""
+    from crawler.run import LiveRun
+
+    problems = [
+        f"{setting} of the spider {crawler.spidercls.name!r} lacks {path!r}, without which its items "
+        f"are not delivered; allowed: {setting} with {path!r}: {order}"
+        for setting, path, order in NEEDED_COMPONENTS
+        if crawler.settings.getwithbase(setting).get(path) is None
+    ]
+    if problems:
+        raise ConfigurationError(problems)
+    return LiveRun.of(crawler)
+
+
+class BoundedStop:
+    """Ends the process within 15 s of the first stop signal, whatever hangs, and nothing held is lost.
+
+    Scrapy's own stop waits for every page, callback and component, however long they take.
+    """
+
+    def __init__(self, run: "LiveRun", exit_status: Any) -> None:
+        """Given the run to bring to safety and how to ask for the exit status, return a stop, unarmed."""
+        self._run = run
+        self._exit_status = exit_status
+        # The one queue that a signal handler may put into while its own thread uses it.
+        self._is_told = False
+        self._signals: SimpleQueue[float] = SimpleQueue()
+
+    def arm(self) -> None:
+        """Listen to SIGTERM and SIGINT once the reactor runs; Scrapy's handlers still do their part."""
+        Thread(target=self._watch, name="bounded-stop", daemon=True).start()
         # Scrapy installs its handlers after start-up, so ours come one turn of the loop later.
         reactor = running_reactor()
-        reactor.callWhenRunning(reactor.callLater, 0, install)
+        reactor.callWhenRunning(reactor.callLater, 0, self._extend_handlers)
+
+    def ignore_further_signals(self) -> None:
+        """Once told to stop: being told again must not kill the process while it closes its books."""
+        if self._is_told:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
+
+    def _extend_handlers(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._extend_handler(number)
 
     def _extend_handler(self, number: signal.Signals) -> None:
-        """Before Scrapy's orderly stop, set the time by which the process will have ended."""
         scrapy_handler = signal.getsignal(number)
 
         def handler(signum: int, frame: FrameType | None) -> None:
-            running_reactor().callFromThread(self._hurry)
+            self._is_told = True
+            self._signals.put(time.monotonic())
             if callable(scrapy_handler):
                 scrapy_handler(signum, frame)
 
         signal.signal(number, handler)
 
-    def _hurry(self) -> None:
-        if self._crawler_of_run is not None:
-            LiveRun.of(self._crawler_of_run).hurry()
-        # A page that loads for minutes, or a callback that never ends, must not hold the rest back.
-        running_reactor().callLater(STOP_AFTER_SECONDS, _stop_reactor)
+    def _watch(self) -> None:
+        """In a thread of its own: a callback that never ends blocks the reactor's."""
+        told_at = self._signals.get()
+        self._run.hurry()
+        reactor = running_reactor()
+        # A page that loads for minutes must not hold the rest back.
+        reactor.callFromThread(reactor.callLater, STOP_REACTOR_AFTER_SECONDS, _stop_reactor)
+        _sleep_until(told_at + _FINISH_AFTER_SECONDS)
+        # Still here: the reactor, a callback or another component hangs.
+        finishing = Thread(target=self._run.finish, args=("shutdown",), daemon=True)
+        finishing.start()
+        finishing.join(max(0.0, told_at + _EXIT_AFTER_SECONDS - time.monotonic()))
+        logger.error("Something of this crawl did not stop; the process ends without it")
+        is_safe = self._run.is_finished and self._run.is_whole
+        os._exit(self._exit_status() if is_safe else FINDINGS)
+
+
+def _sleep_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.monotonic()))
 
 
 def _stop_reactor() -> None:

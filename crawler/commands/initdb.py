@@ -1,11 +1,12 @@
 """``scrapy initdb``: make, or bring up to date, the tables on the NAS."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from crawler.command import FINE, OperatorCommand, print_json, required_database
-from crawler.config import Configuration
-from crawler.delivery.migration import known_migrations, migrate, pending_migrations
-from crawler.delivery.postgres import PostgresSink
+
+if TYPE_CHECKING:
+    from crawler.config import Configuration
 
 # A migration may rewrite a large table: no batch's deadline fits it.
 _DEADLINE_SECONDS = 3600.0
@@ -30,8 +31,11 @@ class Command(OperatorCommand):
         super().add_options(parser)
         parser.add_argument("--dry-run", action="store_true", help="show what would be applied")
 
-    def act(self, configuration: Configuration, opts: argparse.Namespace) -> int:
+    def act(self, configuration: "Configuration", opts: argparse.Namespace) -> int:
         """Apply, or show, what the database lacks."""
+        from crawler.delivery.migration import known_migrations, migrate, pending_migrations
+        from crawler.delivery.postgres import PostgresSink
+
         known = known_migrations()
         database = PostgresSink(required_database(configuration), deadline_seconds=_DEADLINE_SECONDS)
         try:

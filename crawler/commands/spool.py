@@ -7,20 +7,21 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from crawler.account import SourceAccount, accounts
+from scrapy.exceptions import UsageError
+
 from crawler.command import FINDINGS, FINE, OperatorCommand, print_json, required_database
-from crawler.config import Configuration
-from crawler.delivery.courier import Drainer
-from crawler.delivery.postgres import PostgresSink
-from crawler.delivery.spool import DrainLock, Spool
 from crawler.exceptions import CrawlerError, SinkError
 from crawler.host.processes import is_running
-from crawler.ledger import RunLedger
 from crawler.records import line_fields
 
-Action = Callable[[Configuration, Spool, argparse.Namespace], int]
+if TYPE_CHECKING:
+    from crawler.account import SourceAccount
+    from crawler.config import Configuration
+    from crawler.delivery.spool import Spool
+
+Action: TypeAlias = "Callable[[Configuration, Spool, argparse.Namespace], int]"
 
 
 class Command(OperatorCommand):
@@ -52,16 +53,28 @@ class Command(OperatorCommand):
         parser.add_argument("--forget", action="store_true", help="with dead: delete what is named")
         parser.add_argument("--all", action="store_true", help="with dead --forget: delete every one")
 
-    def act(self, configuration: Configuration, opts: argparse.Namespace) -> int:
+    def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
+        """Take the IDs that follow an option: argparse takes positional arguments in one piece."""
+        super().process_options(args, opts)
+        opts.ids = [*opts.ids, *(int(text) for text in args if text.isdecimal())]
+        args[:] = [text for text in args if not text.isdecimal()]
+
+    def act(self, configuration: "Configuration", opts: argparse.Namespace) -> int:
         """Open this host's spool and do what was asked."""
+        from crawler.delivery.spool import Spool
+
         if opts.ids and opts.action not in ("dead", "replay"):
-            raise CrawlerError(f"{opts.action} takes no ID; allowed: dead ID ... and replay ID ...")
+            message = f"{opts.action} takes no ID; allowed: dead ID ... and replay ID ..."
+            raise UsageError(message, print_help=False)
         with closing(Spool(configuration.spool_path, max_bytes=configuration.spool_max_bytes)) as spool:
             return ACTIONS[opts.action](configuration, spool, opts)
 
 
-def show_status(configuration: Configuration, spool: Spool, opts: argparse.Namespace) -> int:
+def show_status(configuration: "Configuration", spool: "Spool", opts: argparse.Namespace) -> int:
     """Print the account of every source and the state of the spool."""
+    from crawler.account import accounts
+    from crawler.ledger import RunLedger
+
     with closing(RunLedger(configuration.ledger_path)) as ledger:
         ledger.close_orphans(is_running)
         rows = accounts(ledger.books(), spool.accounts())
@@ -91,7 +104,7 @@ def show_status(configuration: Configuration, spool: Spool, opts: argparse.Names
     return FINDINGS if findings else FINE
 
 
-def print_accounts(rows: list[SourceAccount]) -> None:
+def print_accounts(rows: list["SourceAccount"]) -> None:
     """Print where every item of every source is, one line a source."""
     headings = ("pages", "scraped", "stored", "unchanged", "spooled", "dead", "dropped", "runs")
     width = max([len("source"), *(len(row.source) for row in rows)])
@@ -107,7 +120,7 @@ def print_accounts(rows: list[SourceAccount]) -> None:
         print(f"{row.source:{width}}{figures}  {verdict}{f' ({unended})' if unended else ''}")
 
 
-def show_batches(_configuration: Configuration, spool: Spool, opts: argparse.Namespace) -> int:
+def show_batches(_configuration: "Configuration", spool: "Spool", opts: argparse.Namespace) -> int:
     """Print the waiting batches, oldest first."""
     rows = [
         {
@@ -133,8 +146,12 @@ def show_batches(_configuration: Configuration, spool: Spool, opts: argparse.Nam
     return FINE
 
 
-def drain(configuration: Configuration, spool: Spool, opts: argparse.Namespace) -> int:
+def drain(configuration: "Configuration", spool: "Spool", opts: argparse.Namespace) -> int:
     """Send every waiting batch now, as fast as PostgreSQL takes them."""
+    from crawler.delivery.courier import Drainer
+    from crawler.delivery.postgres import PostgresSink
+    from crawler.delivery.spool import DrainLock
+
     lock = DrainLock(configuration.spool_path)
     if not lock.acquire():
         raise CrawlerError("another process drains this spool: let it, or stop it first")
@@ -169,7 +186,7 @@ def drain(configuration: Configuration, spool: Spool, opts: argparse.Namespace) 
     return FINDINGS if after.items else FINE
 
 
-def export(_configuration: Configuration, spool: Spool, _opts: argparse.Namespace) -> int:
+def export(_configuration: "Configuration", spool: "Spool", _opts: argparse.Namespace) -> int:
     """Print every waiting row as a JSON object, one a line; the spool keeps them."""
     damaged = 0
     for batch in spool.batches():
@@ -182,7 +199,7 @@ def export(_configuration: Configuration, spool: Spool, _opts: argparse.Namespac
     return FINDINGS if damaged else FINE
 
 
-def verify(_configuration: Configuration, spool: Spool, opts: argparse.Namespace) -> int:
+def verify(_configuration: "Configuration", spool: "Spool", opts: argparse.Namespace) -> int:
     """Check the file, every checksum and the books."""
     findings = spool.verify()
     if opts.json:
@@ -194,11 +211,12 @@ def verify(_configuration: Configuration, spool: Spool, opts: argparse.Namespace
     return FINDINGS if findings else FINE
 
 
-def dead(_configuration: Configuration, spool: Spool, opts: argparse.Namespace) -> int:
+def dead(_configuration: "Configuration", spool: "Spool", opts: argparse.Namespace) -> int:
     """Print the dead letters, or delete those named."""
     if opts.forget:
         if bool(opts.ids) == opts.all:
-            raise CrawlerError("--forget deletes for good; allowed: IDs of letters, or --all")
+            message = "--forget deletes for good; allowed: IDs of letters, or --all"
+            raise UsageError(message, print_help=False)
         return _report_number("forgotten", spool.forget(opts.ids or None), opts)
     rows: list[dict[str, Any]] = []
     for letter_id, died_at, _columns, letter in spool.dead_letters():
@@ -232,7 +250,7 @@ def dead(_configuration: Configuration, spool: Spool, opts: argparse.Namespace) 
     return FINDINGS if rows else FINE
 
 
-def replay(_configuration: Configuration, spool: Spool, opts: argparse.Namespace) -> int:
+def replay(_configuration: "Configuration", spool: "Spool", opts: argparse.Namespace) -> int:
     """Queue dead letters again; the next drain sends them."""
     return _report_number("replayed", spool.replay(opts.ids or None), opts)
 

@@ -30,12 +30,11 @@ class Queue:
         self._clock = clock
         self._changed = threading.Condition()
         self._entries: deque[Entry] = deque()
+        self._arrived_at: deque[float] = deque()
         self._bytes = 0
         self._taken = 0
-        self._first_at = 0.0
         self._urgent = False
         self._closed = False
-        self.paused = False
 
     def offer(self, entry: Entry) -> bool:
         """Given an entry, queue it and return True; return False, and do nothing, if there is no room.
@@ -46,14 +45,11 @@ class Queue:
         with self._changed:
             held = len(self._entries) + self._taken
             if held and (
-                self.paused
-                or held >= self._limits.queue_max_items
-                or self._bytes + size > self._limits.queue_max_bytes
+                held >= self._limits.queue_max_items or self._bytes + size > self._limits.queue_max_bytes
             ):
                 return False
-            if not self._entries:
-                self._first_at = self._clock()
             self._entries.append(entry)
+            self._arrived_at.append(self._clock())
             self._bytes += size
             if len(self._entries) == 1 or self._is_ripe():
                 self._changed.notify()
@@ -68,12 +64,14 @@ class Queue:
         with self._changed:
             while not self._is_ripe():
                 now = self._clock()
-                lingered_at = self._first_at + self._limits.linger_seconds
-                if self._entries and now >= lingered_at:
-                    break
+                wake_at = give_up_at
+                if self._arrived_at:
+                    lingered_at = self._arrived_at[0] + self._limits.linger_seconds
+                    if now >= lingered_at:
+                        break
+                    wake_at = min(give_up_at, lingered_at)
                 if now >= give_up_at or self._closed:
                     return []
-                wake_at = min(give_up_at, lingered_at) if self._entries else give_up_at
                 self._changed.wait(wake_at - now)
             return self._cut()
 
@@ -126,10 +124,10 @@ class Queue:
             and type(self._entries[0]) is type(first)
         ):
             entry = self._entries.popleft()
+            self._arrived_at.popleft()
             size += _size(entry)
             batch.append(entry)
         self._taken += len(batch)
-        self._first_at = self._clock()
         if not self._entries:
             self._urgent = self._closed
         return batch

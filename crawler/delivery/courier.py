@@ -16,7 +16,7 @@ from crawler.delivery.backoff import Breaker
 from crawler.delivery.batch import Entry, Limits, Queue
 from crawler.delivery.postgres import Sink
 from crawler.delivery.spool import Batch, DrainLock, Settlement, Spool
-from crawler.delivery.tables import TABLES
+from crawler.delivery.tables import SCRAPED_DATA, TABLES
 from crawler.exceptions import CardError, RowRefused, SinkError, SinkMisconfigured, SinkTimeout
 from crawler.records import DeadLetter, Record, Stream
 from crawler.tickets import Ticket
@@ -101,6 +101,7 @@ class Courier:
         self._complained_at: dict[str, float] = {}
         self._last_error = ""
         self._broken = False
+        self._paused = False
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
 
     # -- the crawl's side ----------------------------------------------------------------------
@@ -110,8 +111,13 @@ class Courier:
         self._thread.start()
 
     def offer(self, entry: Entry) -> bool:
-        """Given a record or dead letter, take charge of it; return False if there is no room now."""
-        return not self._broken and self._queue.offer(entry)
+        """Given a record or dead letter, take charge of it; return False if there is no room now.
+
+        While the spool is nearly full items are refused; the few rows about runs are still taken.
+        """
+        if self._broken or (self._paused and entry.stream.table == SCRAPED_DATA.name):
+            return False
+        return self._queue.offer(entry)
 
     def tally(self, stream: Stream) -> Tally:
         """Return what has become of the stream's items so far."""
@@ -154,6 +160,8 @@ class Courier:
         now = self._clock()
         self._drain_until = now + drain_seconds
         self._give_up_at = now + drain_seconds + grace_seconds
+        # Half the grace for a server that does not answer leaves the other half for the card.
+        self.hurry(call_seconds=grace_seconds / 2, seconds=drain_seconds + grace_seconds / 2)
         self._queue.hasten(closing=True)
         if self._thread.is_alive():
             self._thread.join(drain_seconds + grace_seconds + 1.0)
@@ -274,9 +282,9 @@ class Courier:
             return
         if fill >= ALERT_FILL:
             self._complain("The spool is %.0f %% full; at 95 %% the crawl pauses", fill * 100)
-        was_paused = self._queue.paused
-        self._queue.paused = fill >= (RESUME_FILL if was_paused else PAUSE_FILL)
-        if was_paused and not self._queue.paused:
+        was_paused = self._paused
+        self._paused = fill >= (RESUME_FILL if was_paused else PAUSE_FILL)
+        if was_paused and not self._paused:
             logger.info("The spool has room again: the crawl goes on")
             self._on_progress(Counter())
 

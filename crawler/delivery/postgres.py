@@ -13,7 +13,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from crawler.delivery.sqlstate import Meaning, meaning_of, remedy_for
+from crawler.delivery.sqlstate import Meaning, login_sqlstate, meaning_of, remedy_for
 from crawler.delivery.tables import TABLES
 from crawler.exceptions import (
     RowRefused,
@@ -35,6 +35,10 @@ CONNECTION_DEFAULTS = {
     "tcp_user_timeout": 8000,
     "application_name": "data-crawler",
 }
+# Comes on top of a call's own deadline, and both must fit into 12 s.
+_ROLLBACK_SECONDS = 2.0
+# How soon a connection attempt notices that it has been hurried.
+_ATTEMPT_TICK_SECONDS = 0.1
 # synchronous_commit: with it off a server crash loses rows it had acknowledged.
 # jit and seqscan off: the batch insert is a few hundred index look-ups, whatever the statistics of a
 # table that has just grown from nothing say.
@@ -160,6 +164,8 @@ class PostgresSink:
         message = self._without_secrets(str(error).strip() or type(error).__name__)
         if self._watchdog.expired:
             sqlstate, message = None, f"no answer within {self._deadline_seconds:g} s"
+        elif sqlstate is None and self._connection is None:
+            sqlstate = login_sqlstate(message)
         meaning = meaning_of(sqlstate)
         if meaning is Meaning.ROW_REFUSED and self._rolled_back():
             return RowRefused(message, sqlstate)
@@ -175,7 +181,8 @@ class PostgresSink:
         if self._connection is None or self._connection.closed:
             return False
         try:
-            with self._watchdog.limit(self._deadline_seconds), self._connection.cursor() as cursor:
+            seconds = min(self._deadline_seconds, _ROLLBACK_SECONDS)
+            with self._watchdog.limit(seconds), self._connection.cursor() as cursor:
                 cursor.execute("ROLLBACK")
         except psycopg2.Error:
             return False
@@ -194,7 +201,7 @@ class PostgresSink:
     def _connect(self) -> Connection:
         """Connect in a thread of its own: a hanging name server is bounded by nothing else."""
         attempt = ConnectionAttempt(self._dsn)
-        connection = attempt.result(self._watchdog.seconds_left())
+        connection = attempt.result(self._watchdog.seconds_left)
         if connection is None:
             raise SinkUnavailable("no connection: the server or the name server does not answer")
         return connection
@@ -243,6 +250,9 @@ class Watchdog:
             if self._socket is not None:
                 self._socket.close()
             self._socket = None if connection is None else socket.socket(fileno=os.dup(connection.fileno()))
+            if self.expired:
+                # The limit ran out while there was no socket to shut: between connecting and this.
+                self._shut()
 
     @contextmanager
     def limit(self, seconds: float) -> Iterator[None]:
@@ -267,9 +277,9 @@ class Watchdog:
                 self._changed.notify()
 
     def seconds_left(self) -> float:
-        """Return the seconds until the running limit, never less than a hundredth."""
+        """Return the seconds until the running limit, 0 once it has run out."""
         with self._changed:
-            return max(0.01, (self._deadline or 0.0) - self._clock())
+            return max(0.0, (self._deadline or 0.0) - self._clock()) if not self.expired else 0.0
 
     def stop(self) -> None:
         """Guard nothing any more and end the thread; the next ``limit`` starts it again."""
@@ -297,9 +307,12 @@ class Watchdog:
                 else:
                     self.expired = True
                     self._deadline = None
-                    if self._socket is not None:
-                        with suppress(OSError):
-                            self._socket.shutdown(socket.SHUT_RDWR)
+                    self._shut()
+
+    def _shut(self) -> None:
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
 
 class ConnectionAttempt:
@@ -313,10 +326,11 @@ class ConnectionAttempt:
         self._connection: Connection | None = None
         self._error: psycopg2.Error | None = None
 
-    def result(self, seconds: float) -> Connection | None:
-        """Return the connection, or None if there was none within ``seconds``. Raise its error."""
+    def result(self, seconds_left: Callable[[], float]) -> Connection | None:
+        """Return the connection, or None if there was none while seconds were left. Raise its error."""
         threading.Thread(target=self._run, name="postgres-connect", daemon=True).start()
-        self._done.wait(seconds)
+        while (seconds := seconds_left()) and not self._done.wait(min(seconds, _ATTEMPT_TICK_SECONDS)):
+            pass
         with self._lock:
             self._abandoned = not self._done.is_set()
         if self._error is not None:

@@ -159,7 +159,11 @@ class Spool:
 
         def settle(connection: sqlite.Connection) -> None:
             for done in settlements:
-                connection.execute("DELETE FROM batch WHERE id = ?", (done.batch.id,))
+                # A new file made in place of a damaged one may give the number to another batch.
+                connection.execute(
+                    "DELETE FROM batch WHERE id = ? AND spooled_at = ?",
+                    (done.batch.id, done.batch.spooled_at),
+                )
                 refused = done.batch.items - done.stored - done.unchanged
                 _book(
                     connection,
@@ -301,7 +305,14 @@ class Spool:
         cursor = connection.execute(
             "INSERT INTO batch (table_name, source, columns, items, spooled_at, checksum, payload)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (*stream, columns, items, self._wall_clock(), zlib.crc32(payload), payload),
+            (
+                *stream,
+                columns,
+                items,
+                self._wall_clock(),
+                _checksum(stream, columns, items, payload),
+                payload,
+            ),
         )
         return cursor.lastrowid or 0
 
@@ -340,10 +351,8 @@ class Spool:
         query = (
             f"SELECT id, table_name, source, columns, items, spooled_at, checksum, payload FROM batch {where}"
         )
-        return [
-            Batch(row[0], Stream(row[1], row[2]), row[3], row[4], row[5], row[7], _lines(*row[6:]))
-            for row in self._file.read(lambda c: c.execute(query, values).fetchall())
-        ]
+        rows = self._file.read(lambda c: c.execute(query, values).fetchall())
+        return [_batch(*row) for row in rows]
 
 
 class DrainLock:
@@ -390,10 +399,17 @@ def _one(query: str, value: int, connection: sqlite.Connection) -> Any:
     return connection.execute(query, (value,)).fetchone()
 
 
-def _lines(checksum: int, compressed: bytes) -> list[bytes] | None:
-    if zlib.crc32(compressed) != checksum:
-        return None
-    return split_lines(zlib.decompress(compressed))
+def _checksum(stream: Stream, columns: str, items: int, compressed: bytes) -> int:
+    """Return the CRC-32 of all that says what a batch is and where it goes."""
+    return zlib.crc32(compressed, zlib.crc32("\n".join((*stream, columns, str(items))).encode()))
+
+
+def _batch(*row: Any) -> Batch:
+    batch_id, table, source, columns, items, spooled_at, checksum, payload = row
+    stream = Stream(table, source)
+    intact = _checksum(stream, columns, items, payload) == checksum
+    lines = split_lines(zlib.decompress(payload)) if intact else None
+    return Batch(batch_id, stream, columns, items, spooled_at, payload, lines)
 
 
 def _inflated(compressed: bytes) -> bytes:

@@ -5,6 +5,7 @@ connection, a full disk (53100) and a row that can never be stored (54000) alike
 Codes: PostgreSQL manual, appendix A.
 """
 
+import re
 from enum import Enum
 
 
@@ -33,6 +34,20 @@ _REMEDIES = {
     "3D000": "the database does not exist: create it with createdb, then run `scrapy initdb`",
     "3F000": "the schema does not exist: check search_path, then run `scrapy initdb`",
 }
+
+# A refused login has a SQLSTATE, but libpq hands out its text only. A server that speaks another
+# language than English is not understood; then the batch waits all the same, without the remedy.
+_REFUSED_LOGINS = {
+    r"password authentication failed|no password supplied": "28P01",
+    r"no pg_hba\.conf entry|role .* does not exist|is not permitted to log in|authentication failed": "28000",
+    r"database .* does not exist": "3D000",
+    r"permission denied for database": "42501",
+}
+
+
+def login_sqlstate(message: str) -> str | None:
+    """Given why a connection failed, return the SQLSTATE if the server refused the login, else None."""
+    return next((code for text, code in _REFUSED_LOGINS.items() if re.search(text, message)), None)
 
 
 def meaning_of(sqlstate: str | None) -> Meaning:

@@ -56,11 +56,13 @@ SCRAPED_DATA = Table(
         SELECT key_hash, near.scraped_at, near.content_hash, NULL, true
           FROM batch CROSS JOIN LATERAL (
             (SELECT scraped_at, content_hash FROM scraped_data AS stored
-              WHERE stored.key_hash = batch.key_hash AND stored.scraped_at <= batch.scraped_at
+              WHERE stored.key_hash = batch.key_hash
+                AND (stored.scraped_at, stored.content_hash) <= (batch.scraped_at, batch.content_hash)
               ORDER BY stored.scraped_at DESC, stored.content_hash DESC LIMIT 1)
             UNION ALL
             (SELECT scraped_at, content_hash FROM scraped_data AS stored
-              WHERE stored.key_hash = batch.key_hash AND stored.scraped_at > batch.scraped_at
+              WHERE stored.key_hash = batch.key_hash
+                AND (stored.scraped_at, stored.content_hash) > (batch.scraped_at, batch.content_hash)
               ORDER BY stored.scraped_at, stored.content_hash LIMIT 1)
           ) AS near
          WHERE NOT keep_every
