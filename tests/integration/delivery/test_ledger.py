@@ -1,0 +1,106 @@
+"""The run ledger: what every crawl of this host did, folded when it is old, told truly when it was killed."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crawler import ledger as ledger_module
+from crawler.ledger import Counts, Run, RunLedger
+from tests.support.clock import FakeClock
+
+pytestmark = pytest.mark.integration
+
+PROJECT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[RunLedger]:
+    with closing(RunLedger(tmp_path / "runs.sqlite", FakeClock(5000.0))) as opened:
+        yield opened
+
+
+def run_of(number: int, source: str = "shop", process: str = "boot/1/1") -> Run:
+    return Run(f"{source}-{number}", source, "pi", process, 100.0 + number)
+
+
+def ended(run: Run, stored: int = 1, status: str = "finished") -> Run:
+    return replace(
+        run, ended_at=run.started_at + 1, status=status, counts=Counts(scraped=stored, stored=stored)
+    )
+
+
+def test_a_run_is_noted_when_it_starts_and_when_it_ends(ledger: RunLedger) -> None:
+    ledger.start(run_of(1))
+    assert ledger.runs() == [run_of(1)]
+    assert ledger.books()["shop"].running == 1
+    done = replace(ended(run_of(1), 7), error="한국어")
+    ledger.end(done)
+    assert ledger.runs() == [done]
+    assert ledger.books()["shop"].counts == Counts(scraped=7, stored=7)
+
+
+def test_old_runs_are_folded_into_a_sum_that_loses_nothing(
+    ledger: RunLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "KEPT_RUNS_PER_SOURCE", 3)
+    for number in range(10):
+        ledger.start(run_of(number))
+        ledger.end(ended(run_of(number), number, "killed" if number == 0 else "finished"))
+        ledger.start(run_of(number, "news"))
+    assert [run.run_id for run in ledger.runs() if run.source == "shop"] == ["shop-7", "shop-8", "shop-9"]
+    book = ledger.books()["shop"]
+    assert (book.runs, book.killed, book.running) == (10, 1, 0)
+    assert book.counts == Counts(scraped=45, stored=45)
+    # A run that has not ended is never folded: its counts are still to come.
+    assert ledger.books()["news"].running == 10
+
+
+def test_a_run_whose_process_is_gone_was_killed(ledger: RunLedger) -> None:
+    alive, dead, done = run_of(1, process="boot/1/1"), run_of(2, process="boot/2/2"), run_of(3)
+    for run in (alive, dead, done):
+        ledger.start(run)
+    ledger.end(ended(done))
+    (killed,) = ledger.close_orphans(lambda process: process == "boot/1/1")
+    assert (killed.run_id, killed.status, killed.ended_at) == ("shop-2", "killed", 5000.0)
+    assert ledger.close_orphans(lambda process: process == "boot/1/1") == []
+    book = ledger.books()["shop"]
+    assert (book.runs, book.running, book.killed) == (3, 1, 1)
+
+
+def test_counts_of_another_version_are_read(ledger: RunLedger) -> None:
+    assert Counts.from_json('{"stored": 3, "of_a_later_version": 4}') == Counts(stored=3)
+
+
+PROCESS = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from crawler.ledger import Counts, Run, RunLedger
+ledger = RunLedger(Path(sys.argv[1]))
+for number in range(10):
+    run = Run(f"{sys.argv[2]}-{number}", sys.argv[2], "pi", "p", float(number))
+    ledger.start(run)
+    ledger.end(replace(run, ended_at=99.0, status="finished", counts=Counts(stored=1)))
+ledger.close()
+"""
+
+
+def test_several_processes_keep_one_ledger(tmp_path: Path) -> None:
+    """They also make it together: none has been there before."""
+    path = tmp_path / "runs.sqlite"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", PROCESS, str(path), name], cwd=PROJECT)
+        for name in ("one", "two", "three")
+    ]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    with closing(RunLedger(path)) as ledger:
+        assert {name: book.counts.stored for name, book in ledger.books().items()} == {
+            "one": 10,
+            "two": 10,
+            "three": 10,
+        }
