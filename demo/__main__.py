@@ -1,6 +1,7 @@
 """``make run``: four spiders, a PostgreSQL and four local sites, all on this machine, in a minute.
 
-What it makes is kept in ``.demo/``, so that a second run shows what "unchanged" means.
+What it makes is kept in a folder, ``.demo/`` if not told otherwise, so that a second run shows what
+"unchanged" means.
 """
 
 import argparse
@@ -22,9 +23,7 @@ from demo.postgres import PostgresServer
 from demo.sites.process import running_sites
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-FOLDER = REPOSITORY / ".demo"
-STATE_DIR = FOLDER / "state"
-LOGS = FOLDER / "logs"
+DEFAULT_FOLDER = REPOSITORY / ".demo"
 PROGRESS_SECONDS = 1.0
 # The local sites are ours: no politeness is owed to them.
 AT_FULL_SPEED = ("-s", "DOWNLOAD_DELAY=0", "-s", "CONCURRENT_REQUESTS_PER_DOMAIN=16")
@@ -46,31 +45,38 @@ def main() -> int:
     parser.add_argument("--psql", action="store_true", help="look into the demonstration's database")
     parser.add_argument("--seed", type=int, default=1, help="another seed, other pages (default: 1)")
     parser.add_argument("--scale", choices=("full", "small"), default="full")
+    parser.add_argument(
+        "--folder", type=Path, default=DEFAULT_FOLDER, help="where data is kept (default: .demo)"
+    )
     options = parser.parse_args()
+    folder = options.folder.absolute()
     # A kill of this program must pass through the clean-up of what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with suppress(KeyboardInterrupt):
-        return look_inside() if options.psql else crawl_everything(options.seed, options.scale)
+        if options.psql:
+            return look_inside(folder)
+        return crawl_everything(folder, options.seed, options.scale)
     return 130
 
 
-def crawl_everything(seed: int, scale: str) -> int:
+def crawl_everything(folder: Path, seed: int, scale: str) -> int:
     """Run every spider at once and print what became of its items; return the exit status."""
     say("Starting a PostgreSQL and four local sites on 127.0.0.1")
-    ports = stable_ports(FOLDER / "first_port")
+    ports = stable_ports(folder / "first_port")
     with (
-        PostgresServer(FOLDER / "postgres") as server,
+        PostgresServer(folder / "postgres") as server,
         running_sites(seed=seed, scale=scale, first_port=ports) as sites,
     ):
-        environment = environment_of(server.url)
+        environment = environment_of(server.url, folder / "state")
         scrapy(environment, "initdb")
-        say(f"Crawling {', '.join(sites)}; logs in {LOGS.relative_to(REPOSITORY)}/")
+        logs = folder / "logs"
+        say(f"Crawling {', '.join(sites)}; logs in {os.path.relpath(logs)}/")
         started_at = time.time()
-        with crawling(sites, environment) as crawls:
+        with crawling(sites, environment, logs) as crawls:
             wait_for(crawls, server.url, started_at)
         took_seconds = time.time() - started_at
         failed = [crawl for crawl in crawls if crawl.process.returncode != 0]
-        with closing(RunLedger(STATE_DIR / "runs.sqlite")) as ledger:
+        with closing(RunLedger(folder / "state" / "runs.sqlite")) as ledger:
             runs = [run for run in ledger.runs() if run.started_at >= started_at]
         print_runs(runs, took_seconds)
         say("\nThe account of all runs so far, as `scrapy spool status` shows it:")
@@ -78,7 +84,7 @@ def crawl_everything(seed: int, scale: str) -> int:
         rows = count_rows(server.url)
     for crawl in failed:
         say(f"{crawl.source} ended with status {crawl.process.returncode}: see {crawl.log}")
-    print_next_steps(rows)
+    print_next_steps(rows, folder)
     return 1 if failed or status else 0
 
 
@@ -109,17 +115,17 @@ def are_free(ports: Iterable[int]) -> bool:
     return True
 
 
-def look_inside() -> int:
+def look_inside(folder: Path) -> int:
     """Open psql on the demonstration's database for as long as the user likes."""
-    with PostgresServer(FOLDER / "postgres") as server:
+    with PostgresServer(folder / "postgres") as server:
         return subprocess.call([server.psql_path, server.url])
 
 
-def environment_of(database_url: str) -> dict[str, str]:
+def environment_of(database_url: str, state_dir: Path) -> dict[str, str]:
     """Return the environment of the demonstration's commands: this one's, without its own settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CRAWLER_")}
     inherited.pop("DATABASE_URL_FILE", None)
-    return inherited | {"DATABASE_URL": database_url, "CRAWLER_STATE_DIR": str(STATE_DIR)}
+    return inherited | {"DATABASE_URL": database_url, "CRAWLER_STATE_DIR": str(state_dir)}
 
 
 def scrapy(environment: Mapping[str, str], *arguments: str) -> int:
@@ -129,13 +135,13 @@ def scrapy(environment: Mapping[str, str], *arguments: str) -> int:
 
 
 @contextmanager
-def crawling(sites: Mapping[str, str], environment: Mapping[str, str]) -> Iterator[list[Crawl]]:
+def crawling(sites: Mapping[str, str], environment: Mapping[str, str], logs: Path) -> Iterator[list[Crawl]]:
     """Start a spider per site; stop those still running when the block ends."""
-    LOGS.mkdir(parents=True, exist_ok=True)
+    logs.mkdir(parents=True, exist_ok=True)
     crawls: list[Crawl] = []
     try:
         for source, base_url in sites.items():
-            log = LOGS / f"{source}.log"
+            log = logs / f"{source}.log"
             log.unlink(missing_ok=True)
             command = [sys.executable, "-m", "scrapy", "crawl", source, "-a", f"base_url={base_url}"]
             command += [*AT_FULL_SPEED, "-s", f"LOG_FILE={log}"]
@@ -189,11 +195,13 @@ def print_runs(runs: list[Run], took_seconds: float) -> None:
         say("Spooled items were sent from the card at the end of their run: the account below has them.")
 
 
-def print_next_steps(rows: int) -> None:
+def print_next_steps(rows: int, folder: Path) -> None:
     """Print what a newcomer does next."""
     say(
-        f"""
-{rows} rows are in the demonstration's PostgreSQL (kept in .demo/, stopped now). Next:
+        f"\n{rows} rows are in the demonstration's PostgreSQL (kept in {os.path.relpath(folder)}/, stopped now)."
+    )
+    say(
+        """Next:
   make run                               again: almost everything is unchanged
   make psql                              look inside: SELECT source, count(*) FROM scraped_data GROUP BY 1;
   . .venv/bin/activate                   then, from this folder:
