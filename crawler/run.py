@@ -148,7 +148,7 @@ class LiveRun:
                 return
             if not self._courier.is_broken:
                 self._courier.flush(self._grace_seconds(_FLUSHED_SECONDS))
-            self._courier.offer(_job_record(self._ended(reason)))
+            self._courier.offer(job_record(self._ended(reason)))
             drain = 0.0
             if reason == "finished" and self._hurried_at is None:
                 drain = self.configuration.drain_at_close_seconds
@@ -182,7 +182,7 @@ class LiveRun:
         for orphan in orphans:
             logger.warning("The run %s was killed; what it had in RAM is fetched again", orphan.run_id)
         for run in (*orphans, self._started):
-            self.courier.offer(_job_record(run))
+            self.courier.offer(job_record(run))
 
     def _noted(self, note: Callable[[Run], None], run: Run) -> None:
         """The ledger counts; it must never be what stops a crawl."""
@@ -322,7 +322,7 @@ def _say_how_it_ended(run: Run) -> None:
     )
 
 
-def _job_record(run: Run) -> Record:
+def job_record(run: Run) -> Record:
     """Given a run of the ledger, return its row of ``crawler_jobs``."""
     ended = run.ended_at is not None
     line = copy_line(

@@ -1,5 +1,6 @@
 """Opening SQLite files so that what was committed survives a power cut."""
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -43,7 +44,11 @@ def open_database(path: Path, *, busy_seconds: float) -> Connection:
     Raise DatabaseError if the file is not a usable database or a pragma did not take, OSError if it
     cannot be made.
     """
-    os.close(open_file(path))
+    if not path.exists():
+        os.close(open_file(path))
+    elif not os.access(path, os.R_OK | os.W_OK):
+        # Asked, not tried: closing a descriptor of the file would drop every lock this process has on it.
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     connection.text_factory = _text
     try:

@@ -197,9 +197,8 @@ def print_runs(runs: list[Run], took_seconds: float) -> None:
 
 def print_next_steps(rows: int, folder: Path) -> None:
     """Print what a newcomer does next."""
-    say(
-        f"\n{rows} rows are in the demonstration's PostgreSQL (kept in {os.path.relpath(folder)}/, stopped now)."
-    )
+    place = os.path.relpath(folder)
+    say(f"\n{rows} rows are in the demonstration's PostgreSQL (kept in {place}/, stopped now).")
     say(
         """Next:
   make run                               again: almost everything is unchanged

@@ -231,7 +231,9 @@ class Courier:
             else:
                 self._succeeded()
                 if fate.dead:
-                    self._complain("PostgreSQL refuses a row; it is a dead letter: %s", fate.dead[0].reason)
+                    self._complain(
+                        "PostgreSQL refuses a row; it is a dead letter: SQLSTATE %s", fate.dead[0].code
+                    )
                     self._spool.bury(columns, fate.dead)
                 return Tally(fate.stored, fate.unchanged, dead=len(fate.dead))
         self._spool.append(stream, columns, lines)
@@ -239,7 +241,15 @@ class Courier:
 
     def _goes_to_postgres(self, stream: Stream) -> bool:
         """A stream's order is kept: while older batches of it wait, newer ones queue behind them."""
-        return self._may_send() and stream not in self._spool_first and not self._spool.has_waiting(stream)
+        return self._may_send() and stream not in self._spool_first and not self._has_older(stream)
+
+    def _has_older(self, stream: Stream) -> bool:
+        try:
+            return self._spool.has_waiting(stream)
+        except CardError as error:
+            # A dead card must not hold up items that PostgreSQL can take.
+            self._complain("The spool cannot be read; items go to PostgreSQL, maybe out of order: %s", error)
+            return False
 
     def _may_send(self) -> bool:
         return self._sink is not None and self._breaker.allows(self._clock())

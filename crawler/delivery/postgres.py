@@ -161,7 +161,9 @@ class PostgresSink:
 
     def _translated(self, error: psycopg2.Error) -> SinkError:
         sqlstate = getattr(error, "pgcode", None)
-        message = self._without_secrets(str(error).strip() or type(error).__name__)
+        # Not str(error): the server's DETAIL and CONTEXT quote the row, and this text is logged.
+        said = error.diag.message_primary or str(error).strip() or type(error).__name__
+        message = self._without_secrets(said)
         if self._watchdog.expired:
             sqlstate, message = None, f"no answer within {self._deadline_seconds:g} s"
         elif sqlstate is None and self._connection is None:
@@ -271,7 +273,7 @@ class Watchdog:
     def hurry(self, seconds: float, at: float) -> None:
         """End the running call within ``seconds``, and it and every later one at ``at`` at the latest."""
         with self._changed:
-            self._latest = at
+            self._latest = at if self._latest is None else min(self._latest, at)
             if self._deadline is not None:
                 self._deadline = self._bounded(min(self._deadline, self._clock() + seconds))
                 self._changed.notify()

@@ -33,7 +33,7 @@ def pipelines(**orders: int) -> tuple[str, str]:
 
 def listening_ports(pid: int) -> list[int]:
     """Return the TCP ports a process listens on (proc(5): net/tcp, state 0A)."""
-    sockets = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    sockets = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return [
         int(fields[1].split(":")[1], 16)
@@ -46,7 +46,7 @@ def listening_ports(pid: int) -> list[int]:
     "source",
     [
         "books",
-        "pypi_releases",
+        pytest.param("pypi_releases", marks=pytest.mark.slow),
         pytest.param("python_docs", marks=pytest.mark.slow),
         pytest.param("earthquakes", marks=pytest.mark.slow),
     ],
@@ -111,6 +111,7 @@ def test_the_books_of_a_run_are_the_same_in_the_ledger_in_postgresql_and_in_the_
     assert "DOES NOT" not in for_people.out
 
 
+@pytest.mark.slow
 def test_a_run_is_announced_in_postgresql_while_it_runs(host: Host) -> None:
     with host.crawling(*host.stream(pages=200, pause=0.1)) as crawl:
         crawl.wait_until(

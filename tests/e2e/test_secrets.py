@@ -35,7 +35,7 @@ def everything_in(folder: Path) -> str:
     return "".join(content.decode("latin-1") + content.decode(errors="replace") for content in contents)
 
 
-@pytest.mark.parametrize("form", ["variable", "file"])
+@pytest.mark.parametrize("form", ["variable", pytest.param("file", marks=pytest.mark.slow)])
 def test_the_password_is_nowhere_to_be_read(form: str, guarded: PostgresServer, tmp_path: Path) -> None:
     assert IN_A_URL in guarded.url
     make_tables(guarded.url)
@@ -63,6 +63,7 @@ def test_the_password_is_nowhere_to_be_read(form: str, guarded: PostgresServer, 
     assert_secret(str(query(guarded.url, "SELECT * FROM crawler_jobs")))
 
 
+@pytest.mark.slow
 def test_a_wrong_password_is_reported_with_its_remedy_and_not_with_its_value(
     guarded: PostgresServer, tmp_path: Path
 ) -> None:

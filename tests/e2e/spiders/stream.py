@@ -54,6 +54,7 @@ class StreamSpider(Spider):
             if number == self.fails_at:
                 raise ZeroDivisionError("half-way")
             if number == self.blocks_at:
+                self.logger.info("This callback never ends")
                 time.sleep(300)  # noqa: ASYNC251 -- a callback that never ends
             text = random.Random(number).randbytes(self.text_bytes // 2).hex()
             yield Thing(number, value_of(number, self.edition), text)

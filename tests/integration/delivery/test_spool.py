@@ -695,6 +695,35 @@ def test_a_lock_held_too_long_is_an_error_not_damage(
     assert set_aside(tmp_path) == []
 
 
+LOOK = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], timeout=0)
+try:
+    connection.execute("BEGIN IMMEDIATE")
+    print("free")
+except sqlite3.OperationalError as error:
+    print(error)
+connection.close()
+"""
+
+
+def test_opening_it_again_in_the_same_process_does_not_drop_a_lock(make_spool: MakeSpool) -> None:
+    """A process that closes any descriptor of a file loses all its POSIX locks on it: fcntl(2)."""
+    spool = make_spool()
+    said = []
+
+    def look(connection: sqlite.Connection) -> None:
+        connection.execute("UPDATE account SET spooled = spooled")
+        again = threading.Thread(target=lambda: sqlite.open_database(spool.path, busy_seconds=1).close())
+        again.start()
+        again.join(10)
+        done = subprocess.run([sys.executable, "-c", LOOK, spool.path], capture_output=True, text=True)
+        said.append(done.stdout.strip())
+
+    spool._file.change(look)
+    assert said == ["database is locked"]
+
+
 def test_threads_of_one_process_may_share_it(spool: Spool) -> None:
     def work(name: str) -> None:
         for number in range(20):

@@ -214,7 +214,7 @@ def test_in_any_order_the_rows_are_what_the_oracle_says(
     sink: PostgresSink, schema_url: str, ties: bool
 ) -> None:
     chance = seeded("any order")
-    for _ in range(30):
+    for _ in range(20):
         rows(schema_url, "TRUNCATE scraped_data")
         expected: list[Seen] = []
         batches = random_batches(chance, ties=ties)
