@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run psql test test-all check clean
+.PHONY: help run psql test test-all test-faults check clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -24,6 +24,9 @@ test: $(READY) ## the tests that take seconds
 
 test-all: $(READY) ## every test
 	@$(BIN)/python -m pytest
+
+test-faults: $(READY) ## every fault in its full form, and docs/fault-report.md (half an hour)
+	@$(BIN)/python -m pytest tests/faults --full --fault-report=docs/fault-report.md
 
 check: $(READY) ## style, types, layers
 	$(BIN)/ruff format --check .

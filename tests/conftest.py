@@ -13,6 +13,11 @@ from tests.support.tcp_proxy import TcpProxy
 from tests.support.tools import require_package
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run fault tests in their full form (many minutes)")
+    parser.addoption("--fault-report", metavar="FILE", help="write what the fault tests showed, as Markdown")
+
+
 @pytest.fixture(scope="session")
 def postgres_of_session() -> Iterator[PostgresServer]:
     """One server for all tests, with fsync on: it costs the suite nothing and hides nothing."""

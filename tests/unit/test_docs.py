@@ -12,21 +12,19 @@ from crawler.commands.spool import ACTIONS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = ("crawler", "spiders", "pipelines", "extensions")
-SPEAKING_UP = {"warning", "error", "exception", "critical", "_complain"}
+SPEAKING_UP = {"warning", "error", "exception", "critical", "log", "_complain"}
 
 
 def log_templates() -> Iterator[str]:
     for package in PACKAGES:
         for file in sorted((REPOSITORY / package).rglob("*.py")):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                if (
-                    isinstance(node, ast.Call)
-                    and isinstance(node.func, ast.Attribute)
-                    and node.func.attr in SPEAKING_UP
-                    and node.args
-                    and isinstance(node.args[0], ast.Constant)
-                ):
-                    yield str(node.args[0].value)
+                if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                    continue
+                # logger.log() takes the level first.
+                place = 1 if node.func.attr == "log" else 0
+                texts = node.args[place : place + 1] if node.func.attr in SPEAKING_UP else []
+                yield from (str(text.value) for text in texts if isinstance(text, ast.Constant))
 
 
 def test_there_are_log_messages_to_check() -> None:
