@@ -15,6 +15,19 @@ class Page:
     ticket: Ticket
 
 
+@dataclass(slots=True)
+class SettledPage:
+    """What a page's callback yielded, and whether the page counts as seen.
+
+    ``is_seen`` only if the callback ended well and every one of its ``items`` is in PostgreSQL, the
+    spool or the dead letters. ``links`` are the requests it yielded.
+    """
+
+    items: int = 0
+    links: int = 0
+    is_seen: bool = False
+
+
 class PageBook:
     """Items on their way through the pipelines. Reactor thread only.
 

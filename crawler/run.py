@@ -68,6 +68,7 @@ class LiveRun:
         self._crawler = crawler
         self._spool_first = bool(getattr(spider, "spool_first", False))
         self._room = asyncio.Event()
+        self._told_to_stop = asyncio.Event()
         self._opening_or_finishing = threading.Lock()
         self._finished = False
         self._closed = False
@@ -228,8 +229,16 @@ class LiveRun:
         """From any thread: the process was told to stop, so bound every call to end in time."""
         if self._hurried_at is None:
             self._hurried_at = time.monotonic()
+            # After the reactor has stopped nobody sleeps in it.
+            with suppress(RuntimeError):
+                running_reactor().callFromThread(self._told_to_stop.set)
         if self._courier is not None:
             self._courier.hurry(call_seconds=self.configuration.shutdown_seconds, seconds=_LAST_CALL_SECONDS)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, but not longer than until the process is told to stop. Reactor thread."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._told_to_stop.wait(), seconds)
 
     def counts(self) -> Counts:
         """Return what the run has done so far, by two books: Scrapy's stats and the courier's."""

@@ -1,6 +1,7 @@
 """Opens a ticket for every page and closes it when the callback has ended."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
@@ -8,8 +9,8 @@ from scrapy import Request
 from scrapy.crawler import Crawler
 from scrapy.http import Response
 
-from crawler import stats
-from crawler.pages import Page, PageBook
+from crawler import signals, stats
+from crawler.pages import Page, PageBook, SettledPage
 from crawler.run import LiveRun
 from crawler.tickets import Ticket
 
@@ -31,11 +32,16 @@ class TicketMiddleware:
         self, response: Response, result: AsyncIterator[Any]
     ) -> AsyncIterator[Any]:
         """Hand on what the callback yields, entering each item under its page."""
-        page = Page(response.url, Ticket(self._settled))
+        outcome = SettledPage()
+        # The response is not held until then: it may be large, and its items wait for a commit.
+        page = Page(response.url, Ticket(partial(self._settled, response.request, outcome)))
         complete = False
         try:
             async for output in result:
-                if output is not None and not isinstance(output, Request):
+                if isinstance(output, Request):
+                    outcome.links += 1
+                elif output is not None:
+                    outcome.items += 1
                     self._pages.enter(output, page)
                 yield output
             complete = not self._failed.pop(response, False)
@@ -46,5 +52,7 @@ class TicketMiddleware:
         """Remember that the callback raised, also if another middleware makes up for it."""
         self._failed[response] = True
 
-    def _settled(self, seen: bool) -> None:
-        self._crawler.stats.inc_value(stats.PAGES_SETTLED if seen else stats.PAGES_UNFINISHED)
+    def _settled(self, request: Request | None, outcome: SettledPage, is_seen: bool) -> None:
+        outcome.is_seen = is_seen
+        self._crawler.stats.inc_value(stats.PAGES_SETTLED if is_seen else stats.PAGES_UNFINISHED)
+        self._crawler.signals.send_catch_log(signals.page_settled, request=request, page=outcome)
