@@ -162,7 +162,8 @@ def wait_for(crawls: list[Crawl], database_url: str, started_at: float) -> None:
         time.sleep(PROGRESS_SECONDS)
         at_work = [crawl.source for crawl in crawls if crawl.process.poll() is None]
         elapsed = time.time() - started_at
-        say(f"{elapsed:4.0f} s  {count_rows(database_url):5} rows stored   at work: {', '.join(at_work)}")
+        doing = f"at work: {', '.join(at_work)}" if at_work else "all done"
+        say(f"{elapsed:4.0f} s  {count_rows(database_url):5} rows stored   {doing}")
 
 
 def count_rows(database_url: str) -> int:
