@@ -10,10 +10,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from crawler import sqlite
 from crawler.exceptions import CardError, CardFull
@@ -22,12 +22,22 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Work = Callable[[sqlite.Connection], T]
+# The inode of a file, and when it was last written to.
+_State = tuple[int, int]
 
-_JOURNAL_PAGES = 128
+# A header and 128 pages, each with its number and checksum: more than any transaction here changes.
+_JOURNAL_BYTES = 512 + 128 * (sqlite.PAGE_BYTES + 8)
 _LARGEST_BLOB_BYTES = 256 * 1024 * 1024
 # A page of a large value holds four bytes less: the number of the next one.
 _VALUE_PAGE_BYTES = sqlite.PAGE_BYTES - 4
+# No second one fits beside it.
+_ONE_PAGE_VALUE_BYTES = sqlite.PAGE_BYTES * 3 // 4
+# What the table needs to reach its values, with something to spare.
+_BALLAST_TREE_PAGES = 8
+_MOST_PAGES = 2**32 - 2
 _BUSY_SECONDS = 10.0
+# Writes that are less apart may leave the same time on a file. More than any kernel's tick.
+_CLOCK_TICK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,10 @@ class DurableDatabase:
         self._wall_clock = wall_clock
         self._lock = threading.RLock()
         self._inode = -1
+        self._is_connected = False
+        self._glances: dict[object, object] = {}
+        self._glanced_at: _State | None = None
+        self._watch = _Watch(path)
         try:
             self._gate = sqlite.open_file(path.with_suffix(".lock"))
         except OSError as error:
@@ -86,6 +100,21 @@ class DurableDatabase:
             except (sqlite.DatabaseError, OSError) as error:
                 raise self._translated(error) from error
 
+    def glance(self, about: object, work: Work[T]) -> T:
+        """Run ``work`` for what is to be known ``about`` the file, once for each time that was written to.
+
+        A look is not free: SQLite run by root sets the journal's owner anew each time, and so writes an
+        inode. Raise CardError.
+        """
+        with self._lock:
+            state = self._watch.state()
+            if state is None or state != self._glanced_at:
+                self._glances.clear()
+                self._glanced_at = state
+            if about not in self._glances:
+                self._glances[about] = self.read(work)
+            return cast(T, self._glances[about])
+
     def change(self, work: Work[T]) -> T:
         """Run ``work`` in one transaction: all of it is on the card when this returns, or none.
 
@@ -107,9 +136,8 @@ class DurableDatabase:
 
     def used_and_cap_bytes(self, connection: sqlite.Connection) -> tuple[int, int]:
         """Return the bytes in use and the cap. Reads one page."""
-        (total,) = connection.execute("PRAGMA page_count").fetchone()
         (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-        return (total - free) * sqlite.PAGE_BYTES, self._max_pages * sqlite.PAGE_BYTES
+        return (_pages(connection) - free) * sqlite.PAGE_BYTES, self._max_pages * sqlite.PAGE_BYTES
 
     def require_room(self, connection: sqlite.Connection, value_bytes: int) -> None:
         """Raise CardFull unless a value of this size fits under the cap."""
@@ -150,7 +178,7 @@ class DurableDatabase:
             current = self.path.stat().st_ino
         except FileNotFoundError:
             current = -1
-        if current != self._inode:
+        if current != self._inode or not self._is_connected:
             self._connection.close()
             self._connection = self._connect()
 
@@ -171,83 +199,116 @@ class DurableDatabase:
             raise self._translated(error) from error
 
     def _connect(self) -> sqlite.Connection:
-        connection = sqlite.open_database(self.path, busy_seconds=_BUSY_SECONDS)
+        self._is_connected = False
+        # Also if it cannot be opened: this is the file, then, that is to be replaced.
+        self._inode = self.path.stat().st_ino if self.path.exists() else -1
+        connection = self._open(self.path)
+        self._inode = self.path.stat().st_ino
+        self._is_connected = True
+        return connection
+
+    def _open(self, path: Path) -> sqlite.Connection:
+        connection = sqlite.open_database(path, busy_seconds=_BUSY_SECONDS)
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > self._layout.version:
                 raise CardError(
-                    f"{self.path} has version {version}, this program knows {self._layout.version}; "
+                    f"{path} has version {version}, this program knows {self._layout.version}; "
                     "install the newer program again"
                 )
+            self._reserve(connection, path, is_new=version == 0)
             if version < self._layout.version:
+                # SQLite syncs the folder too, and does not tell when that fails.
+                sqlite.sync_folder(path.parent)
                 connection.executescript(
                     f"BEGIN IMMEDIATE; {self._layout.script} "
                     f"PRAGMA user_version={self._layout.version}; COMMIT;"
                 )
-            self._preallocate(connection)
         except BaseException:
             connection.close()
             raise
-        self._inode = self.path.stat().st_ino
         return connection
 
-    def _preallocate(self, connection: sqlite.Connection) -> None:
-        """Grow the file to its cap and its journal to what a transaction can need, once."""
-        connection.execute("DROP TABLE IF EXISTS ballast")
-        (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        missing = self._max_pages - pages
-        if missing >= _JOURNAL_PAGES:
-            logger.info("Reserving %d bytes for %s", missing * sqlite.PAGE_BYTES, self.path)
-            connection.execute("CREATE TABLE ballast (data BLOB)")
-            room = (missing - _JOURNAL_PAGES // 2) * _VALUE_PAGE_BYTES
-            while room > 0:
-                size = min(room, _LARGEST_BLOB_BYTES)
-                connection.execute("INSERT INTO ballast VALUES (zeroblob(?))", (size,))
-                room -= size
-            connection.execute("DELETE FROM ballast")
-            # The journal keeps the length of its largest transaction: change many small pages once.
-            small = (sqlite.PAGE_BYTES * 3 // 4,)
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany("INSERT INTO ballast VALUES (zeroblob(?))", [small] * _JOURNAL_PAGES)
-            connection.execute("COMMIT")
-            connection.execute("UPDATE ballast SET data = zeroblob(?)", (sqlite.PAGE_BYTES // 2,))
-            connection.execute("DROP TABLE ballast")
+    # -- room on the card ----------------------------------------------------------------------
+
+    def _reserve(self, connection: sqlite.Connection, path: Path, *, is_new: bool) -> None:
+        """Give the file all the room it may ever need, and its journal what a transaction may.
+
+        Without that room a new file is not made. An older one that lacks some is used all the same:
+        what waits in it must get out.
+        """
+        try:
+            self._grow(connection, path)
+            _grow_journal(connection, path)
+        except (sqlite.DatabaseError, OSError) as error:
+            if is_new or not sqlite.is_full(error):
+                raise
+            logger.warning(
+                "%s has not all the room it may need (%s): free space on its file system", path, error
+            )
         connection.execute(f"PRAGMA max_page_count={self._max_pages}")
+
+    def _grow(self, connection: sqlite.Connection, path: Path) -> None:
+        connection.execute("DROP TABLE IF EXISTS ballast")
+        missing = self._max_pages - _pages(connection)
+        if missing <= 0:
+            return
+        logger.info("Reserving %d bytes for %s", missing * sqlite.PAGE_BYTES, path)
+        connection.execute("CREATE TABLE ballast (data BLOB)")
+        while (missing := self._max_pages - _pages(connection)) > 0:
+            # One large value for the most of it, then a page at a time.
+            size = min((missing - _BALLAST_TREE_PAGES) * _VALUE_PAGE_BYTES, _LARGEST_BLOB_BYTES)
+            connection.execute(
+                "INSERT INTO ballast VALUES (zeroblob(?))", (max(size, _ONE_PAGE_VALUE_BYTES),)
+            )
+        connection.execute("DROP TABLE ballast")
 
     # -- damage --------------------------------------------------------------------------------
 
     def _replace_unless_replaced(self, damage: str) -> None:
         """Under the exclusive gate: set the file aside unless another process has done so already."""
         self._connection.close()
+        self._is_connected = False
         already = self.path.exists() and self.path.stat().st_ino != self._inode
         self._connection = self._connect() if already else self._replaced(damage)
 
     def _replaced(self, damage: str) -> sqlite.Connection:
+        """Put a new file in the place of a damaged one, with every row that could be read.
+
+        The damaged one stays in its place until the new one is complete and on the card, so that a
+        crash, or a card without room for both, costs nothing: the next one to open it begins again.
+        """
+        mended = self.path.with_name(f"{self.path.name}.mended")
+        for leftover in (mended, _journal(mended)):
+            leftover.unlink(missing_ok=True)
+        with closing(self._open(mended)) as connection:
+            kept = _salvage(self.path, connection, self._layout.tables)
         aside = self._set_aside()
-        connection = self._connect()
-        kept = ", ".join(f"{_salvage(aside, connection, table)} of {table}" for table in self._layout.tables)
+        mended.rename(self.path)
+        _journal(mended).rename(_journal(self.path))
+        sqlite.sync_folder(self.path.parent)
         logger.error(
             "%s was damaged (%s). It was set aside as %s, not deleted; the rows that could be read were "
             "taken over: %s. Check the card, then `scrapy spool verify`",
             self.path,
             damage,
             aside,
-            kept,
+            ", ".join(f"{rows} of {table}" for table, rows in kept.items()),
         )
-        return connection
+        return self._connect()
 
     def _set_aside(self) -> Path:
+        """Give the damaged file a second name, for good; return it."""
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._wall_clock()))
         aside = self.path.with_name(f"{self.path.name}.damaged-{stamp}")
         number = 1
         while aside.exists():
             number += 1
             aside = self.path.with_name(f"{self.path.name}.damaged-{stamp}-{number}")
-        # The journal first: a rollback belongs to the file it was written for, and to no other.
-        journal = Path(f"{self.path}-journal")
-        if journal.exists():
-            journal.rename(f"{aside}-journal")
-        self.path.rename(aside)
+        aside.hardlink_to(self.path)
+        # A rollback belongs to the file it was written for: it must be gone before another takes its place.
+        if _journal(self.path).exists():
+            _journal(self.path).rename(_journal(aside))
         sqlite.sync_folder(self.path.parent)
         return aside
 
@@ -257,12 +318,71 @@ class DurableDatabase:
         return CardError(f"{self.path} failed: {error}; check the card and the file's owner")
 
 
-def _salvage(damaged: Path, fresh: sqlite.Connection, table: str) -> int:
-    """Copy every row of ``table`` that can still be read; return how many."""
+class _Watch:
+    """Tells whether a file was written to in between, without reading it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: _State | None = None
+        self._seen_at = 0.0
+
+    def state(self) -> _State | None:
+        """Return what a further write will change; None while it might not, in the same clock tick."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        now, state = time.monotonic(), (found.st_ino, found.st_mtime_ns)
+        if state != self._seen:
+            self._seen, self._seen_at = state, now
+        return state if now - self._seen_at > _CLOCK_TICK_SECONDS else None
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-journal")
+
+
+def _pages(connection: sqlite.Connection) -> int:
+    return int(connection.execute("PRAGMA page_count").fetchone()[0])
+
+
+def _grow_journal(connection: sqlite.Connection, path: Path) -> None:
+    """Reserve the journal: SQLite never shortens it, and takes one that begins with zeros as empty."""
+    journal = _journal(path)
+    if journal.exists() and journal.stat().st_size >= _JOURNAL_BYTES:
+        return
+    # While this transaction lasts nobody else writes to the journal.
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        descriptor = sqlite.open_file(journal)
+        try:
+            while (size := os.fstat(descriptor).st_size) < _JOURNAL_BYTES:
+                os.pwrite(descriptor, bytes(_JOURNAL_BYTES - size), size)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _salvage(damaged: Path, fresh: sqlite.Connection, tables: tuple[str, ...]) -> dict[str, int]:
+    """Copy every row that can still be read, all in one transaction; return how many of each table."""
+    # What fitted once has to fit again, whatever the cap has become.
+    fresh.execute(f"PRAGMA max_page_count={_MOST_PAGES}")
+    fresh.execute("BEGIN IMMEDIATE")
+    kept = {table: _copied(damaged, fresh, table) for table in tables}
+    fresh.execute("COMMIT")
+    return kept
+
+
+def _copied(damaged: Path, fresh: sqlite.Connection, table: str) -> int:
     kept = 0
     for row in sqlite.readable_rows(damaged, table, "id"):
-        with suppress(sqlite.DatabaseError):
-            marks = ", ".join("?" * len(row))
-            fresh.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)
-            kept += 1
+        marks = ", ".join("?" * len(row))
+        try:
+            kept += fresh.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row).rowcount
+        except sqlite.DatabaseError as error:
+            # A row that fits no table is damage; one that the card does not take must not be left behind.
+            if not fresh.in_transaction or sqlite.is_full(error):
+                raise
     return kept

@@ -136,14 +136,18 @@ class RunLedger:
 
         self._file.change(update)
 
-    def close_orphans(self, is_running: Callable[[str], bool]) -> list[Run]:
-        """Given how to tell whether a process runs, mark the runs of dead ones killed; return them."""
+    def close_orphans(self, is_running: Callable[[str], bool], tell: Callable[[Run], None]) -> list[Run]:
+        """Given how to tell whether a process runs, mark the runs of dead ones killed; return them.
+
+        ``tell`` is called with each before it is marked: whoever is killed in between leaves it to the next.
+        """
         killed = [
             replace(run, ended_at=self._wall_clock(), status="killed", error="its process was gone")
             for run in self.runs()
             if run.ended_at is None and not is_running(run.process)
         ]
         for run in killed:
+            tell(run)
             self.end(run)
         return killed
 

@@ -22,6 +22,7 @@ from crawler.config import Configuration, read_configuration
 from crawler.delivery.courier import Courier
 from crawler.delivery.postgres import PostgresSink
 from crawler.delivery.spool import DrainLock, Spool
+from crawler.delivery.tables import CRAWLER_JOBS
 from crawler.exceptions import CardError, ItemRefused
 from crawler.host.processes import is_running, process_identity
 from crawler.items import ItemEncoder
@@ -33,7 +34,6 @@ from crawler.tickets import Ticket
 
 logger = logging.getLogger(__name__)
 
-JOBS = "crawler_jobs"
 # After a stop signal, in seconds: the last call to PostgreSQL, all items safe, the books closed.
 _LAST_CALL_SECONDS = 9.0
 _FLUSHED_SECONDS = 11.5
@@ -172,18 +172,26 @@ class LiveRun:
 
     def _announce(self) -> None:
         """Write the run's beginning to the ledger and PostgreSQL, and the end of runs that could not."""
-        orphans: list[Run] = []
         try:
             self._ledger = RunLedger(self.configuration.ledger_path)
-            orphans = self._ledger.close_orphans(is_running)
         except CardError as error:
             logger.error("The crawl goes on without its run ledger: %s", error)
         else:
             self._noted(self._ledger.start, self._started)
-        for orphan in orphans:
-            logger.warning("The run %s was killed; what it had in RAM is fetched again", orphan.run_id)
-        for run in (*orphans, self._started):
-            self.courier.offer(job_record(run))
+            self._close_orphans(self._ledger)
+        self.courier.offer(job_record(self._started))
+
+    def _close_orphans(self, ledger: RunLedger) -> None:
+        try:
+            ledger.close_orphans(is_running, self._tell_of_killed)
+        except CardError as error:
+            logger.error("The next run will note which runs were killed: %s", error)
+
+    def _tell_of_killed(self, run: Run) -> None:
+        """By way of the card: what only RAM holds is gone if this process is killed too."""
+        assert self._spool is not None
+        logger.warning("The run %s was killed; what it had in RAM is fetched again", run.run_id)
+        spool_job(self._spool, run)
 
     def _noted(self, note: Callable[[Run], None], run: Run) -> None:
         """The ledger counts; it must never be what stops a crawl."""
@@ -347,7 +355,13 @@ def job_record(run: Run) -> Record:
             orjson.dumps(orjson.loads(run.counts.to_json())) if ended else None,
         )
     )
-    return Record(Stream(JOBS, run.source), run.run_id, line)
+    return Record(Stream(CRAWLER_JOBS.name, run.source), run.run_id, line)
+
+
+def spool_job(spool: Spool, run: Run) -> None:
+    """Given a run of the ledger, have its row of ``crawler_jobs`` wait on the card. Raise CardError."""
+    record = job_record(run)
+    spool.append(record.stream, CRAWLER_JOBS.column_names, [record.line])
 
 
 def _timestamp(seconds: float | None) -> str | None:

@@ -52,11 +52,17 @@ def open_database(path: Path, *, busy_seconds: float) -> Connection:
     connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     connection.text_factory = _text
     try:
+        # The first look at a file that a crash left in the middle of a transaction rolls that back, and
+        # deletes the reserved journal, unless the connection is exclusive: its journal mode comes too late.
+        connection.execute("PRAGMA locking_mode=exclusive")
         for name, wanted in DURABLE_PRAGMAS.items():
             connection.execute(f"PRAGMA {name}={wanted}")
             (found,) = connection.execute(f"PRAGMA {name}").fetchone()
             if str(found).lower() != str(wanted).lower():
                 raise DatabaseError(f"{path}: PRAGMA {name} is {found!r}, needed {wanted!r}")
+        connection.execute("PRAGMA locking_mode=normal")
+        # The lock itself goes only with the next look.
+        connection.execute("PRAGMA user_version").fetchone()
     except BaseException:
         connection.close()
         raise
@@ -68,7 +74,7 @@ def open_file(path: Path) -> int:
 
     What root makes belongs to the folder's owner: a look by root must not lock the crawler out.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     is_new = not path.exists()
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     if is_new:
@@ -77,6 +83,13 @@ def open_file(path: Path) -> int:
             os.fchown(descriptor, folder.st_uid, folder.st_gid)
         sync_folder(path.parent)
     return descriptor
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.exists():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -89,7 +102,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_full(error: Exception) -> bool:
-    """Return True if SQLite refused for want of space: the page cap, or the file system."""
+    """Return True if there is no space: below the page cap, or on the file system."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return _primary_code(error) == sqlite3.SQLITE_FULL
 
 

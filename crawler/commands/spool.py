@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from scrapy.exceptions import UsageError
@@ -73,15 +74,12 @@ class Command(OperatorCommand):
 def show_status(configuration: "Configuration", spool: "Spool", opts: argparse.Namespace) -> int:
     """Print the account of every source and the state of the spool."""
     from crawler.account import accounts
-    from crawler.delivery.tables import TABLES
     from crawler.ledger import RunLedger
-    from crawler.run import job_record
+    from crawler.run import spool_job
 
     with closing(RunLedger(configuration.ledger_path)) as ledger:
-        for orphan in ledger.close_orphans(is_running):
-            # Whoever notes a killed run in the ledger also tells PostgreSQL.
-            record = job_record(orphan)
-            spool.append(record.stream, TABLES[record.stream.table].column_names, [record.line])
+        # Whoever notes a killed run in the ledger also tells PostgreSQL.
+        ledger.close_orphans(is_running, partial(spool_job, spool))
         rows = accounts(ledger.books(), spool.accounts())
     status = spool.status()
     findings = [f"{row.source}: {finding}" for row in rows for finding in row.findings]
