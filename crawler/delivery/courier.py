@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from crawler.delivery.backoff import Breaker
 from crawler.delivery.batch import Entry, Limits, Queue
@@ -203,8 +204,9 @@ class Courier:
                 tally = self._secured(batch)
             except CardError as error:
                 self._complain("Items wait in RAM and the crawl waits for them: %s", error)
-                self._drain()
-                time.sleep(_CARD_RETRY_SECONDS)
+                # Only draining makes room on a full card, so now it is what live items need first.
+                if not self._drain(at_once=True):
+                    time.sleep(_CARD_RETRY_SECONDS)
                 continue
             stream = batch[0].stream
             self._tallies[stream] = self.tally(stream) + tally
@@ -259,17 +261,23 @@ class Courier:
         assert self._sink is not None, "asked for without _may_send()"
         return self._sink
 
-    def _drain(self) -> None:
-        """Send a waiting batch if one is due: a bounded number a second, so that live items come first."""
+    def _drain(self, *, at_once: bool = False) -> bool:
+        """Send a waiting batch if one is due, or ``at_once``; return True if one was sent.
+
+        A bounded number is due each second, so that live items come first.
+        """
+        sent = False
         try:
-            is_due = self._may_send() and self._drainer.is_due() and not self._is_too_late()
-            if is_due and self._drainer.step(self._reachable_sink):
+            is_due = self._may_send() and (at_once or self._drainer.is_due()) and not self._is_too_late()
+            sent = is_due and self._drainer.step(self._reachable_sink)
+            if sent:
                 self._succeeded()
         except SinkError as error:
             self._failed(error)
         except CardError as error:
             self._complain("The spool could not be drained: %s", error)
         self._update_pause()
+        return sent
 
     def _failed(self, error: SinkError) -> None:
         self._breaker = self._breaker.failed(self._clock(), self._chance())
@@ -403,7 +411,7 @@ def send(
 ) -> Fate:
     """Given lines of one stream, store the good ones and return letters for those refused for ever.
 
-    A batch with a bad row is halved until each bad row stands alone: about 2 log2(n) transactions a
+    A batch with a bad row is halved until each bad row stands alone: 2 log2(n) transactions at most for a
     row. Raise any other SinkError; lines already stored by then are unchanged when sent again.
     """
     try:
@@ -411,15 +419,27 @@ def send(
     except RowRefused as error:
         if len(lines) == 1:
             return Fate(dead=(_dead_letter(stream, lines[0], error),))
+        refused = True
     except SinkTimeout:
         if not halve_on_timeout or len(lines) == 1:
             raise
+        refused = False
     else:
         return Fate(outcome.stored, outcome.unchanged)
+    send_part = partial(send, sink, stream, columns, halve_on_timeout=halve_on_timeout)
+    return _in_halves(send_part, lines, refused=refused)
+
+
+def _in_halves(
+    send_part: Callable[[Sequence[bytes]], Fate], lines: Sequence[bytes], *, refused: bool
+) -> Fate:
+    """Given lines that were refused, or took too long, as a whole, send their halves."""
     middle = len(lines) // 2
-    return send(sink, stream, columns, lines[:middle], halve_on_timeout=halve_on_timeout) + send(
-        sink, stream, columns, lines[middle:], halve_on_timeout=halve_on_timeout
-    )
+    fate, rest = send_part(lines[:middle]), lines[middle:]
+    if refused and not fate.dead and len(rest) > 1:
+        # The bad row is among the rest, then: sending all of it would only say so once more.
+        return fate + _in_halves(send_part, rest, refused=True)
+    return fate + send_part(rest)
 
 
 def _dead_letter(stream: Stream, line: bytes, error: RowRefused) -> DeadLetter:

@@ -108,13 +108,13 @@ class PostgresSink:
                 self._stage(cursor, stream.table, columns)
                 table = TABLES[stream.table]
                 cursor.copy_expert(
-                    f"BEGIN; COPY pg_temp.{table.staging} ({columns}) FROM STDIN",
+                    f"BEGIN; {self._in_time()}; COPY pg_temp.{table.staging} ({columns}) FROM STDIN",
                     BytesIO(b"".join(lines)),
                 )
                 # READ COMMITTED gives the insert a snapshot taken after the lock is held, so two
                 # writers of one source see each other's rows. One message, one round trip.
                 cursor.execute(
-                    f"SELECT pg_advisory_xact_lock({lock_number(stream)});"
+                    f"{self._in_time()}; SELECT pg_advisory_xact_lock({lock_number(stream)});"
                     f"WITH stored AS ({table.insert}) "
                     "SELECT set_config('crawler.stored', count(*)::text, false) FROM stored;"
                     "COMMIT;"
@@ -159,6 +159,13 @@ class PostgresSink:
             self.close()
             raise
 
+    def _in_time(self) -> str:
+        """Have the server give up a little before we do, whatever the call has spent already.
+
+        Its word for that tells a batch that is too large for it from a server that is silent.
+        """
+        return f"SET LOCAL statement_timeout = {max(1, round(900 * self._watchdog.seconds_left()))}"
+
     def _translated(self, error: psycopg2.Error) -> SinkError:
         sqlstate = getattr(error, "pgcode", None)
         # Not str(error): the server's DETAIL and CONTEXT quote the row, and this text is logged.
@@ -169,8 +176,10 @@ class PostgresSink:
         elif sqlstate is None and self._connection is None:
             sqlstate = login_sqlstate(message)
         meaning = meaning_of(sqlstate)
-        if meaning is Meaning.ROW_REFUSED and self._rolled_back():
-            return RowRefused(message, sqlstate)
+        if meaning is Meaning.ROW_REFUSED:
+            if self._rolled_back():
+                return RowRefused(message, sqlstate)
+            sqlstate, message = None, "no connection any more after it refused a row; the batch is sent again"
         self.close()
         if meaning is Meaning.OPERATOR_NEEDED:
             return SinkMisconfigured(f"{message} -- {remedy_for(sqlstate)}", sqlstate)
