@@ -31,9 +31,9 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from itemadapter import ItemAdapter
 
 from crawler.exceptions import ItemRefused
+from crawler.fields import fields_of
 from crawler.records import DeadLetter, Record, Stream, copy_json, copy_text, hash128
 from crawler.tickets import Ticket
 
@@ -41,6 +41,9 @@ TABLE = "scraped_data"
 REPLACEMENT = "\ufffd"
 _DESCRIPTION_CHARACTERS = 64 * 1024
 _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
+_NO_TIME = timedelta(0)
+_SECOND = timedelta(seconds=1)
+_KEY_TYPES = (str, int, Decimal, UUID, date)
 
 
 def utc_now() -> datetime:
@@ -68,7 +71,8 @@ class ItemEncoder:
         self._key_fields = (key,) if isinstance(key, str) else tuple(key)
         self._max_bytes = max_bytes
         self._wall_clock = wall_clock
-        self._last_moment = datetime.min.replace(tzinfo=UTC)
+        self._last_moment = self._second = datetime.min.replace(tzinfo=UTC)
+        self._second_text = b""
         self._source_field = copy_text(source)
         self._source_bytes = source.encode()
         self._run_fields = b"\t".join((copy_text(run_id), copy_text(host), b"t\n" if keep_every else b"f\n"))
@@ -78,13 +82,13 @@ class ItemEncoder:
 
         Raise ItemRefused, whose text names the field and what it should be, if it has no row form.
         """
-        if not ItemAdapter.is_item(item):
+        fields = fields_of(item)
+        if fields is None:
             raise ItemRefused(
                 f"a {type(item).__name__} is not an item; yield a dataclass, a dict or a scrapy.Item"
             )
-        fields = ItemAdapter(item)
         key = self._key_of(fields)
-        data = self._json_of(item)
+        data = self._json_of(fields)
         if len(data) > self._max_bytes:
             raise ItemRefused(
                 f"the item is {len(data)} bytes of JSON; at most DELIVERY_ITEM_MAX_BYTES="
@@ -101,7 +105,7 @@ class ItemEncoder:
                 copy_json(data),
                 hash128(self._source_bytes, key_bytes).hex().encode(),
                 hash128(data).hex().encode(),
-                self._moment().isoformat().encode(),
+                self._moment(),
                 self._run_fields,
             )
         )
@@ -110,27 +114,33 @@ class ItemEncoder:
     def dead_letter(self, item: Any, reason: ItemRefused, ticket: Ticket | None = None) -> DeadLetter:
         """Given an item that was refused and why, return the letter that keeps what can be kept of it."""
         key = ""
-        if ItemAdapter.is_item(item):
-            values = [ItemAdapter(item).get(name) for name in self._key_fields]
+        fields = fields_of(item)
+        if fields is not None:
+            values = [fields.get(name) for name in self._key_fields]
             key = mended_text(" ".join(_short_text(value) for value in values if value is not None))
         payload = mended_text(_description(item)).encode()
         return DeadLetter(self.stream, key, "refused", str(reason), payload, False, ticket)
 
-    def _moment(self) -> datetime:
-        """Return now, but never the same moment twice: two versions must not share a time.
+    def _moment(self) -> bytes:
+        """Return now in ISO 8601, but never the same moment twice: two versions must not share a time.
 
         A clock set back by more than a second is believed: a Pi's is wrong until it has met the network.
         """
         now = self._wall_clock()
-        if timedelta(0) <= self._last_moment - now < timedelta(seconds=1):
+        if _NO_TIME <= self._last_moment - now < _SECOND:
             now = self._last_moment + timedelta(microseconds=1)
         self._last_moment = now
-        return now
+        # isoformat() costs as much as a hash, and within a second only the microseconds are new.
+        if not _NO_TIME <= now - self._second < _SECOND:
+            self._second = now.replace(microsecond=0)
+            self._second_text = self._second.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+        return b"%b.%06d+00:00" % (self._second_text, now.microsecond)
 
-    def _key_of(self, fields: ItemAdapter) -> str:
+    def _key_of(self, fields: Mapping[str, Any]) -> str:
+        if len(self._key_fields) == 1:
+            (name,) = self._key_fields
+            return self._key_value(name, fields.get(name))
         values = [self._key_value(name, fields.get(name)) for name in self._key_fields]
-        if len(values) == 1:
-            return values[0]
         return orjson.dumps(values).decode()
 
     def _key_value(self, name: str, value: Any) -> str:
@@ -138,7 +148,7 @@ class ItemEncoder:
             raise ItemRefused(
                 f"the key field {name!r} is missing; every item needs it, it names the thing in its source"
             )
-        if isinstance(value, bool) or not isinstance(value, str | int | Decimal | UUID | date):
+        if isinstance(value, bool) or not isinstance(value, _KEY_TYPES):
             raise ItemRefused(
                 f"the key field {name!r} is a {type(value).__name__}; allowed: text, a number or a date"
             )
@@ -149,15 +159,15 @@ class ItemEncoder:
             raise ItemRefused(f"the key field {name!r} holds a NUL or a lone surrogate: {text[:200]!r}")
         return text
 
-    def _json_of(self, item: Any) -> bytes:
+    def _json_of(self, fields: Mapping[str, Any]) -> bytes:
         try:
-            data = orjson.dumps(item, _represented, _OPTIONS)
+            data = orjson.dumps(fields, _represented, _OPTIONS)
         except orjson.JSONEncodeError:
-            return self._json_the_long_way(item)
+            return self._json_the_long_way(fields)
         # NUL is rare and cheap to look for; a doubled backslash before it is told apart the long way.
-        return self._json_the_long_way(item) if b"\\u0000" in data else data
+        return self._json_the_long_way(fields) if b"\\u0000" in data else data
 
-    def _json_the_long_way(self, item: Any) -> bytes:
+    def _json_the_long_way(self, fields: Mapping[str, Any]) -> bytes:
         """For what orjson refuses as it is: huge integers, lone surrogates, keys that are not text."""
         texts_mended = 0
 
@@ -168,7 +178,7 @@ class ItemEncoder:
             return mended
 
         try:
-            data = orjson.dumps(_plain(item, mend), _represented, _OPTIONS)
+            data = orjson.dumps(_plain(fields, mend), _represented, _OPTIONS)
         except (RecursionError, ValueError, TypeError) as error:
             cause = error.__cause__ if isinstance(error.__cause__, ItemRefused) else error
             raise ItemRefused(f"the item has no JSON form: {cause}") from error
@@ -198,8 +208,9 @@ def _represented(value: Any) -> Any:
         return base64.b64encode(value).decode()
     if isinstance(value, set | frozenset):
         return sorted(value, key=_json_text)
-    if ItemAdapter.is_item(value):
-        return dict(ItemAdapter(value))
+    fields = fields_of(value)
+    if fields is not None:
+        return fields
     raise ItemRefused(
         f"a {type(value).__module__}.{type(value).__qualname__} has no JSON form; "
         "extract text or numbers in the spider"
@@ -219,9 +230,8 @@ def _plain(value: Any, mend: Callable[[str], str]) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         inner = _represented(value) if isinstance(value, set | frozenset) else value
         return [_plain(each, mend) for each in inner]
-    if ItemAdapter.is_item(value):
-        return _plain(dict(ItemAdapter(value)), mend)
-    return value
+    fields = fields_of(value)
+    return value if fields is None else _plain(fields, mend)
 
 
 def _fits_64_bits(value: int) -> bool:
@@ -250,5 +260,6 @@ def _description(item: Any) -> str:
     bounded.maxlevel = 20
     bounded.maxdict = bounded.maxlist = bounded.maxtuple = bounded.maxset = 200
     bounded.maxstring = bounded.maxother = bounded.maxlong = 4096
-    shown = dict(ItemAdapter(item)) if ItemAdapter.is_item(item) else item
+    fields = fields_of(item)
+    shown = item if fields is None else dict(fields)
     return bounded.repr(shown)[:_DESCRIPTION_CHARACTERS]

@@ -49,6 +49,11 @@ FEED_EXPORT_ENCODING = "utf-8"
 # Delivery is the last pipeline: what reaches it is what the site's rows will be.
 ITEM_PIPELINES = {"pipelines.deliver.DeliverPipeline": 900}
 EXTENSIONS = {"extensions.run_ledger.RunLedger": 0}
+# Ours in the place of Scrapy's own.
+DOWNLOADER_MIDDLEWARES = {
+    "scrapy.downloadermiddlewares.httpcompression.HttpCompressionMiddleware": None,
+    "crawler.middlewares.compression.CompressionMiddleware": 590,
+}
 # Nearest to the spider, so that it sees exactly the items that go on to the pipelines.
 SPIDER_MIDDLEWARES = {"crawler.middlewares.tickets.TicketMiddleware": 950}
 
