@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run psql test test-all test-faults check clean
+.PHONY: help run psql test test-all test-faults bench check clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -27,6 +27,9 @@ test-all: $(READY) ## every test
 
 test-faults: $(READY) ## every fault in its full form, and docs/fault-report.md (half an hour)
 	@$(BIN)/python -m pytest tests/faults --full --fault-report=docs/fault-report.md
+
+bench: $(READY) ## what it costs, as ratios, and docs/benchmarks.md (half an hour; leave the machine alone)
+	@$(BIN)/python -m bench
 
 check: $(READY) ## style, types, layers
 	$(BIN)/ruff format --check .

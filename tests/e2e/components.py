@@ -1,12 +1,25 @@
-"""Pipelines and extensions that crawls of the tests are run with: a witness, and some that fail."""
+"""What crawls of the tests are run with: components that watch, a page memory, and some that fail."""
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Self
 
 from itemadapter import ItemAdapter
+from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import DropItem
+
+from crawler.delivery import courier
+from crawler.delivery.postgres import Sink
+from crawler.delivery.spool import Batch, Settlement
+from crawler.pages import SettledPage
+from crawler.run import LiveRun
+from crawler.signals import page_settled
+
+PHASES = ("starting", "opening", "delivering", "draining", "closing")
+PHASE_BYTES = 16
 
 
 class Witness:
@@ -60,3 +73,95 @@ class SlowAtClose:
 
     async def close_spider(self) -> None:
         await asyncio.sleep(60.0)
+
+
+class PageMemory:
+    """Spider middleware: notes each page that counts as seen, and spares the next crawl its fetching."""
+
+    def __init__(self, path: Path) -> None:
+        self._seen = set(path.read_text().split()) if path.exists() else set()
+        self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        memory = cls(Path(crawler.settings["PAGE_MEMORY"]))
+        crawler.signals.connect(memory.page_settled, page_settled)
+        return memory
+
+    async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in start:
+            if not isinstance(request, Request) or request.url not in self._seen:
+                yield request
+
+    def page_settled(self, request: Request, page: SettledPage) -> None:
+        if page.is_seen:
+            self.note(request.url)
+
+    def note(self, url: str) -> None:
+        """Remember a page, also if the process is killed right after this."""
+        os.write(self._file, f"{url}\n".encode())
+
+
+class Phases:
+    """Extension: notes what the crawl is doing, so that a test knows at what moment it killed it."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
+        self._phase = "opening"
+        self._settled = courier.settled
+        self._note(self._phase)
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        phases = cls(crawler.settings["PHASES"])
+        crawler.signals.connect(phases.spider_opened, signals.spider_opened)
+        crawler.signals.connect(phases.spider_closed, signals.spider_closed)
+        courier.settled = phases.settled
+        return phases
+
+    def spider_opened(self, spider: Spider) -> None:
+        self._enter("delivering")
+
+    def spider_closed(self, spider: Spider) -> None:
+        self._enter("closing")
+
+    def settled(self, sink: Sink, batch: Batch) -> Settlement:
+        """In place of the drainer's: note that it is at work."""
+        self._note("draining")
+        try:
+            return self._settled(sink, batch)
+        finally:
+            self._note(self._phase)
+
+    def _enter(self, phase: str) -> None:
+        self._phase = phase
+        self._note(phase)
+
+    def _note(self, phase: str) -> None:
+        os.pwrite(self._file, phase.ljust(PHASE_BYTES).encode(), 0)
+
+
+class Held:
+    """Extension: notes the most items the process ever held, yielded by a callback and not yet safe."""
+
+    def __init__(self, run: LiveRun, path: str) -> None:
+        self._run = run
+        self._file = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
+        self._watching: asyncio.Task[None] | None = None
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        extension = cls(LiveRun.of(crawler), crawler.settings["HELD"])
+        crawler.signals.connect(extension.spider_opened, signals.spider_opened)
+        return extension
+
+    def spider_opened(self, spider: Spider) -> None:
+        self._watching = asyncio.ensure_future(self._watch())
+
+    async def _watch(self) -> None:
+        most_queued, most_in_pipelines = 0, 0
+        while True:
+            most_queued = max(most_queued, self._run.courier.held)
+            most_in_pipelines = max(most_in_pipelines, len(self._run.pages._pages))
+            os.pwrite(self._file, f"{most_queued:12} {most_in_pipelines:12}".encode(), 0)
+            await asyncio.sleep(0.05)

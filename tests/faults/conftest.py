@@ -1,14 +1,20 @@
 """Each fault test has a short form, which `make test` runs, and a full one, which `make test-faults` runs."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from crawler.delivery.postgres import Sink
+from crawler.delivery.spool import Spool
+from tests.support.deliveries import Delivery
 from tests.support.fault_report import FaultReport
+
+MakeDelivery = Callable[..., Delivery]
 
 REPORT = pytest.StashKey[FaultReport]()
 BEGAN = pytest.StashKey[float]()
@@ -38,6 +44,16 @@ def form(pytestconfig: pytest.Config) -> Form:
 def fault_report(pytestconfig: pytest.Config) -> FaultReport:
     """Where a fault test enters its trials and controls."""
     return pytestconfig.stash[REPORT]
+
+
+@pytest.fixture
+def make_delivery(closing_stack: ExitStack, spool: Spool) -> MakeDelivery:
+    """Return couriers at work, over the test's spool unless told, closed when the test ends."""
+
+    def make(sink: Sink, over: Spool = spool, **options: Any) -> Delivery:
+        return closing_stack.enter_context(closing(Delivery(sink, over, **options)))
+
+    return make
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -92,6 +92,23 @@ def test_swallows_the_answer_to_a_commit(
     direct.close()
 
 
+def test_cuts_before_a_commit(proxied_url: str, database_url: str, postgres_proxy: TcpProxy) -> None:
+    connection = psycopg2.connect(proxied_url)
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE kept AS SELECT 1 AS n")
+    postgres_proxy.cut_before(b"COMMIT")
+    with pytest.raises(psycopg2.OperationalError):
+        connection.commit()
+    connection.close()
+    direct = psycopg2.connect(database_url)
+    assert ask(direct, "SELECT to_regclass('kept')") is None
+    direct.close()
+    again = psycopg2.connect(proxied_url)
+    assert ask(again) == 1
+    again.commit()
+    again.close()
+
+
 def test_a_dead_server_behind_it_resets_the_client(
     proxied_url: str, postgres_proxy: TcpProxy, postgres: PostgresServer
 ) -> None:

@@ -26,6 +26,8 @@ MEBIBYTE = 1024 * 1024
 TEST_SPIDERS = ("-s", "SPIDER_MODULES=tests.e2e.spiders")
 # Local sites are owed no politeness.
 AT_FULL_SPEED = ("-s", "DOWNLOAD_DELAY=0", "-s", "CONCURRENT_REQUESTS_PER_DOMAIN=16")
+# Behind delivery: it sees only what has been taken charge of.
+WITNESS = {"components.Witness": 950}
 # A spool of the real size would be written to the disk once per test.
 SMALL_CARD = {"CRAWLER_SPOOL_MAX_BYTES": "8M", "CRAWLER_DELIVERY_ITEM_MAX_BYTES": "2M"}
 
@@ -157,10 +159,8 @@ class Host:
 
     def stream(self, *options: str, **arguments: object) -> tuple[str, ...]:
         """Return the command line of the test spider ``stream``, with a witness behind delivery."""
-        pipelines = {"pipelines.deliver.DeliverPipeline": 900, "tests.e2e.components.Witness": 950}
-        given = [text for name, value in arguments.items() for text in ("-a", f"{name}={value}")]
-        witness = ("-s", f"WITNESS={self.witness}", "-s", f"ITEM_PIPELINES={json.dumps(pipelines)}")
-        return ("stream", *TEST_SPIDERS, *witness, *given, *options)
+        witness = ("-s", f"WITNESS={self.witness}", *with_components("ITEM_PIPELINES", **WITNESS))
+        return stream(*witness, *options, **arguments)
 
     # -- what is on its card -------------------------------------------------------------------
 
@@ -232,6 +232,24 @@ def make_tables(url: str) -> None:
     """Do what ``scrapy initdb`` does, without the price of a process."""
     with closing(PostgresSink(url)) as database:
         migrate(database, known_migrations())
+
+
+def stream(*options: str, **arguments: object) -> tuple[str, ...]:
+    """Return the command line of the test spider ``stream``, with its arguments, as it is."""
+    given = [text for name, value in arguments.items() for text in ("-a", f"{name}={value}")]
+    return ("stream", *TEST_SPIDERS, *given, *options)
+
+
+def with_components(setting: str, **orders: int) -> tuple[str, str]:
+    """Return the option that puts components of the tests, in their order, beside the project's own.
+
+    A component is named as in tests/e2e: ``components.Witness``.
+    """
+    from crawler.commands.crawl import NEEDED_COMPONENTS
+
+    needed = {path: order for name, path, order in NEEDED_COMPONENTS if name == setting}
+    ours = {f"tests.e2e.{name}": order for name, order in orders.items()}
+    return ("-s", f"{setting}={json.dumps(needed | ours)}")
 
 
 def addresses(base_url: str, *options: str) -> tuple[str, ...]:

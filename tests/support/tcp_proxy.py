@@ -21,6 +21,7 @@ READY_FOR_QUERY = b"Z\x00\x00\x00\x05"
 LINGER_ZERO = struct.pack("ii", 1, 0)
 
 Side = Literal["client", "server"]
+Trap = Literal["swallow", "cut"]
 
 
 class TcpProxy:
@@ -43,6 +44,7 @@ class TcpProxy:
         self._deaf = False
         self._bytes_left: dict[Side, int | None] = {"client": None, "server": None}
         self._needle: bytes | None = None
+        self._trap: Trap = "swallow"
         self._listener: socket.socket | None = None
         self._links: list[_Link] = []
         self._unanswered: list[socket.socket] = []
@@ -116,9 +118,27 @@ class TcpProxy:
         client, and once the server is ready again the connection is reset and the event
         ``swallowed`` is set. Happens once; then all is forwarded again.
         """
+        self._set_trap("swallow", after)
+
+    def cut_before(self, awaited: bytes = b"COMMIT") -> None:
+        """Given a byte string, wait for it in what a client sends, and reset the connection instead.
+
+        The server gets what came before, but not the message that holds it. Happens once; then all is
+        forwarded again.
+        """
+        self._set_trap("cut", awaited)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open through it now."""
         with self._lock:
-            self._needle = after
-            self.swallowed.clear()
+            return sum(not link.closed for link in self._links)
+
+    @property
+    def is_armed(self) -> bool:
+        """True while a cut or a swallowed answer that was asked for has yet to begin."""
+        with self._lock:
+            return self._needle is not None or any(left is not None for left in self._bytes_left.values())
 
     def __enter__(self) -> Self:
         self.start()
@@ -142,18 +162,23 @@ class TcpProxy:
             self._bytes_left = {"client": None, "server": None}
             return left
 
-    def take_needle(self, sent: bytes) -> bool:
-        """Given what a client sent lately, return True if it holds the awaited bytes; once."""
+    def sprung(self, sent: bytes) -> Trap | None:
+        """Given what a client sent lately, return what to do if it holds the awaited bytes; once."""
         with self._lock:
             if self._needle is None or self._needle not in sent:
-                return False
+                return None
             self._needle = None
-            return True
+            return self._trap
 
     def needle_bytes(self) -> int:
         """How much of a client's last message must be kept to find a needle that spans two."""
         with self._lock:
             return 0 if self._needle is None else len(self._needle) - 1
+
+    def _set_trap(self, trap: Trap, needle: bytes) -> None:
+        with self._lock:
+            self._trap, self._needle = trap, needle
+            self.swallowed.clear()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -181,7 +206,7 @@ class TcpProxy:
         with self._lock:
             stopped = self._listener is None
             if not stopped:
-                self._links.append(link)
+                self._links = [*(known for known in self._links if not known.closed), link]
         if stopped:
             link.cut()
             return
@@ -212,6 +237,11 @@ class _Link:
         self._sent = b""
         self._answer: bytes | None = None
 
+    @property
+    def closed(self) -> bool:
+        """True once both ends are."""
+        return self._closed
+
     def pump(self, side: Side) -> None:
         """Given the side that talks, forward what it says until it ends or the link is cut."""
         source = self._ends[side]
@@ -239,7 +269,12 @@ class _Link:
         """Given a chunk, forward what may pass; return False once the link was cut."""
         allowed = self._proxy.allowance(side, len(chunk))
         if side == "client":
-            self._listen_for_needle(chunk)
+            trap = self._sprung(chunk)
+            if trap == "cut":
+                self.cut()
+                return False
+            if trap == "swallow":
+                self._answer = b""
         elif self._answer is not None:
             return self._swallow(chunk)
         sink.sendall(chunk[:allowed])
@@ -247,12 +282,12 @@ class _Link:
             self.cut()
         return allowed is None
 
-    def _listen_for_needle(self, chunk: bytes) -> None:
+    def _sprung(self, chunk: bytes) -> Trap | None:
         keep = self._proxy.needle_bytes()
         recent = self._sent + chunk
-        if self._proxy.take_needle(recent):
-            self._answer = b""
+        trap = self._proxy.sprung(recent)
         self._sent = recent[-keep:] if keep else b""
+        return trap
 
     def _swallow(self, chunk: bytes) -> bool:
         self._answer = (self._answer or b"") + chunk

@@ -33,6 +33,12 @@ def require_path(path: Path, *, install: str) -> Path:
     return path
 
 
+def require_root(*, to: str) -> None:
+    """Given what only root may do, return if we are root, else as above."""
+    if os.geteuid() != 0:
+        _give_up(f"no test but root's may {to}", "run pytest as root")
+
+
 def _give_up(what: str, install: str) -> NoReturn:
     reason = f"{what}; to run this test: {install}"
     if os.environ.get("CI") == "true":

@@ -1,7 +1,5 @@
 """The policy: PostgreSQL first, the spool when that fails, dead letters for what never can; nothing else."""
 
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -20,7 +18,8 @@ from crawler.exceptions import CardError, RowRefused, SinkMisconfigured, SinkTim
 from crawler.records import DeadLetter, Record, Stream
 from crawler.tickets import Ticket
 from demo.postgres import PostgresServer
-from tests.integration.delivery.conftest import MakeSink, MakeSpool
+from tests.conftest import MakeSink, MakeSpool
+from tests.support.deliveries import eventually
 from tests.support.delivery import (
     COLUMNS,
     MIB,
@@ -85,13 +84,6 @@ def deliver(courier: Courier, entries: Collection[Entry]) -> None:
     assert courier.flush(10)
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
-
-
 def waiting(spool: Spool) -> int:
     return spool.status().items
 
@@ -130,48 +122,6 @@ def fingerprint(folder: Path) -> dict[str, tuple[int, int, int]]:
         for path in sorted(folder.iterdir())
         if path.suffix not in (".lock", ".drain")
     }
-
-
-BYTES_WRITTEN = """
-import os, sys, time
-from pathlib import Path
-from crawler.delivery.batch import Limits
-from crawler.delivery.courier import Courier
-from crawler.delivery.postgres import PostgresSink
-from crawler.delivery.spool import DrainLock
-from tests.support.delivery import records, small_spool
-
-def written():
-    # Counted when a page is made dirty, so that no sync is needed, which would write for others.
-    with open("/proc/self/io") as file:
-        return int(dict(line.split(": ") for line in file)["write_bytes"])
-
-spool = small_spool(Path(sys.argv[1]))
-courier = Courier(PostgresSink(sys.argv[2]), spool, limits=Limits(queue_max_items=10_000),
-                  drain_lock=DrainLock(spool.path))
-courier.start()
-courier.offer(records(1)[0])
-assert courier.flush(10)
-while not spool.path.with_suffix(".drain").exists():
-    time.sleep(0.01)
-before = written()
-for entry in records(5000):
-    assert courier.offer(entry)
-assert courier.flush(30)
-print(written() - before, courier.tally(entry.stream).stored)
-courier.close(grace_seconds=2)
-"""
-
-
-def test_5000_items_cost_the_card_no_byte(schema_url: str, tmp_path: Path) -> None:
-    """As the kernel counts what the process caused to be written."""
-    done = subprocess.run(
-        [sys.executable, "-c", BYTES_WRITTEN, str(tmp_path), schema_url],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout == "0 5000\n", done.stderr
 
 
 def test_a_batch_waits_no_longer_than_it_lingers(make_courier: MakeCourier) -> None:
@@ -347,24 +297,6 @@ def test_a_failing_server_is_tried_again_after_growing_waits(make_courier: MakeC
     assert tries[2] - tries[1] >= 1.1
 
 
-def test_a_schema_error_spools_everything_and_it_drains_after_the_repair(
-    make_courier: MakeCourier,
-    make_sink: MakeSink,
-    own_schema_url: str,
-    spool: Spool,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    rows(own_schema_url, "ALTER TABLE scraped_data RENAME TO other")
-    courier = make_courier(make_sink(own_schema_url), chance=lambda: 0.99)
-    deliver(courier, records(20))
-    assert courier.tally(SHOP) == Tally(spooled=20)
-    assert "run `scrapy initdb`" in caplog.text
-    rows(own_schema_url, "ALTER TABLE other RENAME TO scraped_data")
-    assert eventually(lambda: waiting(spool) == 0)
-    assert len(keys_of(own_schema_url)) == 20
-    assert spool.status().dead == 0
-
-
 def test_without_a_database_everything_waits(make_courier: MakeCourier, spool: Spool) -> None:
     courier = make_courier(None)
     deliver(courier, [*records(25), job("run-1", ended=False)])
@@ -463,36 +395,6 @@ def test_a_batch_of_a_newer_version_is_kept(
     assert courier.close(grace_seconds=1) == 0
     assert [batch.lines for batch in spool.batches()] == [lines]
     assert spool.status().dead == 0
-
-
-# -- poison ------------------------------------------------------------------------------------
-
-
-def test_a_bad_row_dies_alone_and_is_kept(
-    make_courier: MakeCourier, make_sink: MakeSink, schema_url: str, spool: Spool
-) -> None:
-    bad = record(observation("bad", 0, 0, data=b'{"v":"\\u0000"}'))
-    courier = make_courier(make_sink(schema_url), limits=Limits(linger_seconds=0.05))
-    deliver(courier, [*records(10), bad, *records(10, first=10)])
-    assert courier.tally(SHOP) == Tally(stored=20, dead=1)
-    assert len(keys_of(schema_url)) == 20
-    ((_, _, columns, found),) = spool.dead_letters()
-    assert (columns, found.key, found.code, found.payload) == (COLUMNS, "bad", "22P05", bad.line)
-    assert found.replayable
-    assert not courier.last_error
-
-
-def test_a_bad_row_in_the_spool_dies_when_it_is_drained(
-    make_courier: MakeCourier, make_sink: MakeSink, schema_url: str, spool: Spool
-) -> None:
-    bad = observation("bad", 0, 0, data=b"no JSON")
-    spool.append(SHOP, COLUMNS, [*observations(5), bad])
-    spool.append(SHOP, COLUMNS, observations(5, first=5))
-    make_courier(make_sink(schema_url))
-    assert eventually(lambda: waiting(spool) == 0)
-    assert len(keys_of(schema_url)) == 10
-    assert [found.payload for _, _, _, found in spool.dead_letters()] == [bad]
-    assert spool.verify() == []
 
 
 # -- the card ----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from crawler import ledger as ledger_module
+from crawler.exceptions import CardError
 from crawler.ledger import Counts, Run, RunLedger
 from tests.support.clock import FakeClock
 
@@ -65,11 +66,24 @@ def test_a_run_whose_process_is_gone_was_killed(ledger: RunLedger) -> None:
     for run in (alive, dead, done):
         ledger.start(run)
     ledger.end(ended(done))
-    (killed,) = ledger.close_orphans(lambda process: process == "boot/1/1")
+    told: list[Run] = []
+    (killed,) = ledger.close_orphans(lambda process: process == "boot/1/1", told.append)
     assert (killed.run_id, killed.status, killed.ended_at) == ("shop-2", "killed", 5000.0)
-    assert ledger.close_orphans(lambda process: process == "boot/1/1") == []
+    assert ledger.close_orphans(lambda process: process == "boot/1/1", told.append) == []
+    assert told == [killed]
     book = ledger.books()["shop"]
     assert (book.runs, book.running, book.killed) == (3, 1, 1)
+
+
+def test_a_killed_run_that_nobody_could_be_told_of_is_left_to_the_next(ledger: RunLedger) -> None:
+    ledger.start(run_of(1))
+
+    def fail(run: Run) -> None:
+        raise CardError(run.run_id)
+
+    with pytest.raises(CardError):
+        ledger.close_orphans(lambda process: False, fail)
+    assert [run.run_id for run in ledger.close_orphans(lambda process: False, lambda run: None)] == ["shop-1"]
 
 
 def test_counts_of_another_version_are_read(ledger: RunLedger) -> None:

@@ -1,20 +1,18 @@
-"""One batch, one transaction, no call without an end, and what every kind of failure means for the batch."""
+"""One batch, one transaction, no call without an end. What faults of the server do: tests/faults."""
 
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import psycopg2
 import pytest
 
-from crawler.delivery.courier import Fate, send
 from crawler.delivery.migration import known_migrations, migrate, pending_migrations
 from crawler.delivery.postgres import ConnectionAttempt, Outcome, PostgresSink, Watchdog, public_address
 from crawler.exceptions import (
-    RowRefused,
     SchemaError,
     SinkError,
     SinkMisconfigured,
@@ -23,7 +21,8 @@ from crawler.exceptions import (
 )
 from crawler.records import Stream
 from demo.postgres import PostgresServer, temporary_server
-from tests.integration.delivery.conftest import MakeSink
+from tests.conftest import MakeSink
+from tests.support.deliveries import eventually
 from tests.support.delivery import (
     COLUMNS,
     JOB_COLUMNS,
@@ -33,9 +32,7 @@ from tests.support.delivery import (
     observation,
     observations,
     rows,
-    seeded,
 )
-from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.integration
 
@@ -58,32 +55,6 @@ class Stopwatch:
 @pytest.fixture
 def sink(make_sink: MakeSink, schema_url: str) -> PostgresSink:
     return make_sink(schema_url)
-
-
-@pytest.fixture
-def proxied(make_sink: MakeSink, proxied_schema_url: str) -> PostgresSink:
-    """A sink with a short deadline behind the proxy, connected and used once."""
-    sink = make_sink(proxied_schema_url, deadline_seconds=DEADLINE)
-    assert sink.write(SHOP, COLUMNS, observations(3, source="shop", first=9000)) == Outcome(3, 0)
-    return sink
-
-
-class Counted:
-    """A sink that counts its writes."""
-
-    def __init__(self, sink: PostgresSink) -> None:
-        self.sink = sink
-        self.writes = 0
-
-    def write(self, stream: Stream, columns: str, lines: Any) -> Outcome:
-        self.writes += 1
-        return self.sink.write(stream, columns, lines)
-
-    def hurry(self, call_seconds: float, at: float) -> None:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
 
 
 # -- the session and the protocol --------------------------------------------------------------
@@ -191,140 +162,7 @@ class ReadyCounter:
             return
 
 
-# -- rows that can never be stored -------------------------------------------------------------
-
-
-def poison(kind: str, number: int) -> bytes:
-    """Return a line that PostgreSQL refuses, in one of the ways it knows."""
-    data = {
-        "22P05 NUL in a text": b'{"v":"\\u0000"}',
-        "22P02 not JSON": b'{"v":',
-        "22P02 NaN": b'{"v":NaN}',
-        "22P02 lone surrogate": b'{"v":"\\ud800"}',
-        "22003 number out of range": b'{"v":1e1000000}',
-        "54001 nested too deeply": b"[" * 100_000 + b"]" * 100_000,
-        "22021 not UTF-8": b'{"v":"\xff"}',
-    }.get(kind)
-    if data is not None:
-        return observation(f"bad-{number}", number, 0, data=data)
-    good = observation(f"bad-{number}", number, 0)
-    return {
-        "22008 not a time": good.replace(b"2026-01-01T00", b"2026-13-01T00"),
-        "23502 no source": b"\\N" + good[good.index(b"\t") :],
-        "22P04 too few fields": good.rsplit(b"\t", 2)[0] + b"\n",
-        "22P04 too many fields": good.rstrip(b"\n") + b"\tmore\n",
-    }[kind]
-
-
-KINDS = (
-    "22P05 NUL in a text",
-    "22P02 not JSON",
-    "22P02 NaN",
-    "22P02 lone surrogate",
-    "22003 number out of range",
-    "54001 nested too deeply",
-    "22021 not UTF-8",
-    "22008 not a time",
-    "23502 no source",
-    "22P04 too few fields",
-    "22P04 too many fields",
-)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_bad_row_alone_is_refused_with_its_code(sink: PostgresSink, schema_url: str, kind: str) -> None:
-    with pytest.raises(RowRefused) as caught:
-        sink.write(SHOP, COLUMNS, [poison(kind, 1)])
-    assert caught.value.sqlstate == kind[:5]
-    assert sink.write(SHOP, COLUMNS, observations(1)) == Outcome(1, 0)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_bad_row_does_not_fail_its_neighbours(sink: PostgresSink, schema_url: str, kind: str) -> None:
-    lines = [*observations(5), poison(kind, 1), *observations(5, first=5)]
-    fate = send(sink, SHOP, COLUMNS, lines)
-    assert [letter.payload for letter in fate.dead] == [poison(kind, 1)]
-    assert fate.dead[0].code == kind[:5]
-    assert fate.dead[0].replayable
-    assert fate.dead[0].key == "bad-1"
-    assert (fate.stored, fate.unchanged) == (10, 0)
-    assert sorted(keys_of(schema_url)) == sorted(f"key-{n}" for n in range(10))
-
-
-@pytest.mark.parametrize(("bad", "most_writes"), [(1, 20), (5, 90), (50, 400)])
-def test_of_500_rows_exactly_the_bad_ones_die(
-    sink: PostgresSink, schema_url: str, bad: int, most_writes: int
-) -> None:
-    chance = seeded("poison")
-    lines = observations(500)
-    places = chance.sample(range(500), bad)
-    quick = [kind for kind in KINDS if not kind.startswith("54001")]
-    for place in places:
-        lines[place] = poison(chance.choice(quick), place)
-    counted = Counted(sink)
-    fate = send(counted, SHOP, COLUMNS, lines)
-    assert sorted(letter.payload for letter in fate.dead) == sorted(lines[place] for place in places)
-    assert (fate.stored, fate.unchanged) == (500 - bad, 0)
-    assert sorted(keys_of(schema_url)) == sorted(f"key-{n}" for n in range(500) if n not in places)
-    assert counted.writes <= most_writes
-
-
-def test_a_batch_of_bad_rows_only_dies_completely(sink: PostgresSink, schema_url: str) -> None:
-    lines = [poison("22P02 not JSON", number) for number in range(20)]
-    assert [letter.payload for letter in send(sink, SHOP, COLUMNS, lines).dead] == lines
-    assert keys_of(schema_url) == []
-
-
-def test_a_row_refused_by_a_constraint_of_the_operator_dies_alone(
-    make_sink: MakeSink, own_schema_url: str
-) -> None:
-    sink = make_sink(own_schema_url)
-    rows(own_schema_url, "ALTER TABLE scraped_data ADD CHECK (item_key <> 'key-3')")
-    fate = send(sink, SHOP, COLUMNS, observations(10))
-    assert [(letter.key, letter.code) for letter in fate.dead] == [("key-3", "23514")]
-    assert fate.stored == 9
-
-
 # -- an operator's mistakes --------------------------------------------------------------------
-
-MISTAKES = {
-    "dropped table": ("DROP TABLE scraped_data CASCADE", None, "scrapy initdb"),
-    "renamed table": (
-        "ALTER TABLE scraped_data RENAME TO other",
-        "ALTER TABLE other RENAME TO scraped_data",
-        "scrapy initdb",
-    ),
-    "renamed column": (
-        "ALTER TABLE scraped_data RENAME host TO machine",
-        "ALTER TABLE scraped_data RENAME machine TO host",
-        "scrapy initdb",
-    ),
-    "dropped column": (
-        "DROP VIEW latest_scraped_data; ALTER TABLE scraped_data DROP COLUMN host",
-        "ALTER TABLE scraped_data ADD COLUMN host text",
-        "scrapy initdb",
-    ),
-    "revoked permission": (
-        "REVOKE INSERT ON scraped_data FROM CURRENT_USER",
-        "GRANT INSERT ON scraped_data TO CURRENT_USER",
-        "GRANT",
-    ),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_nothing_dies_of_an_operators_mistake(make_sink: MakeSink, own_schema_url: str, mistake: str) -> None:
-    sink = make_sink(own_schema_url)
-    breaks, mends, remedy = MISTAKES[mistake]
-    rows(own_schema_url, breaks)
-    with pytest.raises(SinkMisconfigured, match=remedy):
-        send(sink, SHOP, COLUMNS, observations(10))
-    if mends is None:
-        rows(own_schema_url, "DROP TABLE crawler_schema, crawler_jobs, system_metrics, alerts")
-        migrate(sink, known_migrations())
-    else:
-        rows(own_schema_url, mends)
-    assert send(sink, SHOP, COLUMNS, observations(10)) == Fate(10, 0)
 
 
 def test_a_database_without_our_schema_says_what_to_do(make_sink: MakeSink, database_url: str) -> None:
@@ -388,155 +226,33 @@ def test_a_lock_held_by_someone_else_does_not_hold_us_up(make_sink: MakeSink, sc
     assert sink.write(SHOP, COLUMNS, observations(1)) == Outcome(1, 0)
 
 
-def test_a_slow_statement_is_cancelled_by_the_server_and_halved(
-    make_sink: MakeSink, own_schema_url: str
-) -> None:
-    """57014 is not poison: the drainer tries half as much, and everything arrives."""
+def test_what_a_call_has_spent_already_counts(own_schema_url: str, closing_stack: ExitStack) -> None:
+    """The server must give up first, else a batch that is too large for it looks like its silence."""
+
+    class SlowCopy(PostgresSink):
+        calls = 0
+
+        def _in_time(self) -> str:
+            limit = super()._in_time()
+            self.calls += 1
+            if self.calls == 1:
+                time.sleep(0.5)
+            return limit
+
     rows(
         own_schema_url,
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN PERFORM pg_sleep(0.06); RETURN NEW; END $$;"
+        " $$ BEGIN PERFORM pg_sleep(0.7); RETURN NEW; END $$;"
         "CREATE TRIGGER slow BEFORE INSERT ON scraped_data FOR EACH ROW EXECUTE FUNCTION slow()",
     )
-    sink = make_sink(own_schema_url, deadline_seconds=0.5)
+    sink = closing_stack.enter_context(closing(SlowCopy(own_schema_url, deadline_seconds=DEADLINE)))
     with pytest.raises(SinkTimeout) as caught:
-        send(sink, SHOP, COLUMNS, observations(10))
-    assert caught.value.sqlstate == "57014"
-    assert send(sink, SHOP, COLUMNS, observations(10), halve_on_timeout=True) == Fate(10, 0)
-
-
-def freeze(postgres: PostgresServer, _proxy: TcpProxy) -> None:
-    postgres.freeze()
-
-
-def blackhole(_postgres: PostgresServer, proxy: TcpProxy) -> None:
-    proxy.blackhole()
-
-
-def deaf(_postgres: PostgresServer, proxy: TcpProxy) -> None:
-    proxy.cut()
-    proxy.be_deaf()
-
-
-def refused(_postgres: PostgresServer, proxy: TcpProxy) -> None:
-    proxy.refuse()
-
-
-def cut_in_the_data(_postgres: PostgresServer, proxy: TcpProxy) -> None:
-    proxy.cut_after(client_bytes=5000)
-
-
-def swallowed(_postgres: PostgresServer, proxy: TcpProxy) -> None:
-    proxy.swallow_answer()
-
-
-FAULTS = [freeze, blackhole, deaf, refused, cut_in_the_data, swallowed]
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_every_call_ends_and_a_repeat_makes_no_duplicate(
-    schema_url: str, proxied: PostgresSink, postgres: PostgresServer, postgres_proxy: TcpProxy, fault: Any
-) -> None:
-    fault(postgres, postgres_proxy)
-    lines = observations(100)
-    failures = 0
-    for _ in range(2):
-        with Stopwatch() as watch:
-            try:
-                proxied.write(SHOP, COLUMNS, lines)
-            except SinkUnavailable:
-                failures += 1
-        assert watch.seconds < DEADLINE + SLACK
-    assert failures >= 1
-    postgres.thaw()
-    postgres_proxy.forward()
-    again = proxied.write(SHOP, COLUMNS, lines)
-    assert again.stored + again.unchanged == 100
-    assert len(keys_of(schema_url)) == len(set(keys_of(schema_url))) == 103
-
-
-@pytest.mark.parametrize("fault", [freeze, blackhole, deaf])
-def test_a_first_connection_ends_too(
-    make_sink: MakeSink,
-    proxied_schema_url: str,
-    postgres: PostgresServer,
-    postgres_proxy: TcpProxy,
-    fault: Any,
-) -> None:
-    sink = make_sink(proxied_schema_url, deadline_seconds=DEADLINE)
-    fault(postgres, postgres_proxy)
-    with Stopwatch() as watch, pytest.raises(SinkUnavailable):
         sink.write(SHOP, COLUMNS, observations(1))
-    assert watch.seconds < DEADLINE + SLACK
-    postgres.thaw()
-    postgres_proxy.forward()
-    assert sink.write(SHOP, COLUMNS, observations(1)) == Outcome(1, 0)
-
-
-def test_a_commit_nobody_hears_of_is_stored_once(
-    proxied: PostgresSink, schema_url: str, postgres_proxy: TcpProxy
-) -> None:
-    for number in range(10):
-        lines = observations(20, first=20 * number)
-        postgres_proxy.swallow_answer()
-        with pytest.raises(SinkUnavailable):
-            proxied.write(SHOP, COLUMNS, lines)
-        assert postgres_proxy.swallowed.wait(5)
-        assert proxied.write(SHOP, COLUMNS, lines) == Outcome(0, 20)
-    assert len(keys_of(schema_url)) == 203
-
-
-def test_a_plain_insert_would_store_it_twice(
-    schema_url: str, proxied_schema_url: str, postgres_proxy: TcpProxy
-) -> None:
-    """The control: the same fault, without the compare."""
-    rows(schema_url, "CREATE TABLE IF NOT EXISTS plain (n int)")
-    for _ in range(2):
-        connection = psycopg2.connect(proxied_schema_url)
-        postgres_proxy.swallow_answer()
-        with connection.cursor() as cursor, pytest.raises(psycopg2.OperationalError):
-            cursor.execute("BEGIN; INSERT INTO plain VALUES (1); COMMIT")
-        connection.close()
-        assert postgres_proxy.swallowed.wait(5)
-    assert rows(schema_url, "SELECT count(*) FROM plain") == [(2,)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", [freeze, blackhole])
-def test_with_the_default_deadline_every_call_ends_within_12_seconds(
-    make_sink: MakeSink,
-    proxied_schema_url: str,
-    postgres: PostgresServer,
-    postgres_proxy: TcpProxy,
-    fault: Any,
-) -> None:
-    sink = make_sink(proxied_schema_url)
-    sink.write(SHOP, COLUMNS, observations(1))
-    fault(postgres, postgres_proxy)
-    with Stopwatch() as watch, pytest.raises(SinkUnavailable):
-        sink.write(SHOP, COLUMNS, observations(10))
-    assert watch.seconds < 12
-
-
-def test_without_the_watchdog_a_frozen_server_holds_the_call_up(
-    make_sink: MakeSink, schema_url: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The control: keepalives, tcp_user_timeout and statement_timeout are on, and none of them ends it."""
-    sink = make_sink(schema_url, deadline_seconds=DEADLINE)
-    sink.write(SHOP, COLUMNS, observations(1))
-    monkeypatch.setattr(Watchdog, "_shut", lambda _self: None)
-    postgres.freeze()
-    writer = threading.Thread(target=lambda: sink.write(SHOP, COLUMNS, observations(2)))
-    writer.start()
-    writer.join(DEADLINE + 0.5)
-    assert writer.is_alive()
-    postgres.thaw()
-    writer.join(10)
-    assert not writer.is_alive()
+    assert caught.value.sqlstate == "57014"
 
 
 def test_haste_ends_a_running_call_and_every_later_one(
-    proxied: PostgresSink, postgres: PostgresServer, schema_url: str, make_sink: MakeSink
+    postgres: PostgresServer, schema_url: str, make_sink: MakeSink
 ) -> None:
     sink = make_sink(schema_url, deadline_seconds=30.0)
     sink.write(SHOP, COLUMNS, observations(1))
@@ -604,13 +320,6 @@ def test_haste_ends_a_connection_attempt(
 
 def connecting() -> bool:
     return any(thread.name == "postgres-connect" for thread in threading.enumerate())
-
-
-def eventually(condition: Any, seconds: float = 5.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return bool(condition())
 
 
 def test_a_connection_that_comes_as_the_time_runs_out_is_ended(schema_url: str) -> None:

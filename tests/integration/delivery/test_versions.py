@@ -16,7 +16,7 @@ from itertools import pairwise
 import pytest
 
 from crawler.delivery.postgres import Outcome, PostgresSink
-from tests.integration.delivery.conftest import MakeSink
+from tests.conftest import MakeSink
 from tests.support.delivery import (
     COLUMNS,
     SHOP,

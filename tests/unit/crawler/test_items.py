@@ -303,7 +303,7 @@ def test_the_platform_adds_source_key_url_time_run_and_host() -> None:
         "data": '{"n":1,"url":"u"}',
         "key_hash": "",
         "content_hash": "",
-        "scraped_at": "2026-05-01T12:00:00+00:00",
+        "scraped_at": "2026-05-01T12:00:00.000000+00:00",
         "run_id": "run-1",
         "host": "pi",
         "keep_every": "t",
@@ -365,6 +365,15 @@ def test_a_clock_that_is_put_right_is_believed() -> None:
     moments = iter([NOON, NOON - timedelta(days=900)])
     encoder = encoder_of(clock=lambda: next(moments))
     assert [row_of({"url": "u"}, encoder)["scraped_at"] for _ in range(2)] == [
-        "2026-05-01T12:00:00+00:00",
-        "2023-11-13T12:00:00+00:00",
+        "2026-05-01T12:00:00.000000+00:00",
+        "2023-11-13T12:00:00.000000+00:00",
     ]
+
+
+def test_a_moment_is_that_of_the_clock_to_the_microsecond_whatever_its_zone() -> None:
+    steps = (timedelta(0), timedelta(microseconds=999_999), timedelta(seconds=1), timedelta(hours=36))
+    moments = [(NOON + step).astimezone(SEOUL) for step in steps]
+    clock = iter(moments)
+    encoder = encoder_of(clock=lambda: next(clock))
+    times = [row_of({"url": "u"}, encoder)["scraped_at"] for _ in moments]
+    assert [datetime.fromisoformat(str(time)) for time in times] == moments

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tools import require_package, require_path, require_program
+from tests.support.tools import require_package, require_path, require_program, require_root
 
 MISSING: list[Callable[[], object]] = [
     lambda: require_program("no-such-program", install="apt install it"),
@@ -26,6 +26,15 @@ def test_fails_in_ci(require: Callable[[], object], monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match=r"no.such"):
         require()
+
+
+def test_only_root_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(pytest.skip.Exception, match="may mount; to run this test: run pytest as root"):
+        require_root(to="mount")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    require_root(to="mount")
 
 
 def test_returns_what_is_there(tmp_path: Path) -> None:

@@ -1,0 +1,376 @@
+"""A storm of random faults over the crawls of one host, and what is true once it is over.
+
+Crawls are killed at random moments while PostgreSQL is killed and connections to it break. A page that
+has settled is never fetched again, as with a page memory: so an item that is missing in the end is lost,
+and one that is there twice was stored twice.
+"""
+
+import itertools
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from crawler.delivery.tables import SCRAPED_DATA
+from crawler.records import Stream
+from demo.postgres import PostgresServer
+from tests.e2e.spiders.stream import is_poison, text_of, value_of
+from tests.support.crawls import Host, LiveCrawl, stream, with_components
+from tests.support.tcp_proxy import TcpProxy
+
+LANES = 2
+STREAM = Stream(SCRAPED_DATA.name, "stream")
+PAGES_OF_A_LANE = 100_000
+ITEMS = 20
+TEXT_BYTES = 200
+POISON_EVERY = 997
+# Twenty items a page: about 300 a second in each lane.
+PACE = ("-s", "DOWNLOAD_DELAY=0.07")
+# More than the longest life of a crawl needs.
+PAGES_AHEAD = 150
+# Short lives need short times: what takes seconds on a Pi must happen several times in one of them.
+SETTINGS = {
+    "CRAWLER_DELIVERY_LINGER_SECONDS": "0.3",
+    "CRAWLER_DELIVERY_CALL_DEADLINE_SECONDS": "1",
+    "CRAWLER_SPOOL_DRAIN_BATCHES_PER_SECOND": "1000",
+    "CRAWLER_SPOOL_DRAIN_AT_CLOSE_SECONDS": "3",
+    "CRAWLER_SPOOL_MAX_BYTES": "1M",
+    "CRAWLER_DELIVERY_ITEM_MAX_BYTES": "512K",
+}
+# When to kill: which phase to wait for, and how many seconds into it, at most.
+AIMS = {"starting": 1.0, "delivering": 4.0, "draining": 0.05, "closing": 0.25}
+WEIGHTS = (2, 6, 2, 2)
+LONGEST_WAIT_SECONDS = 20.0
+POLL_SECONDS = 0.005
+
+
+class Quota(NamedTuple):
+    """How much is to be thrown, and how many items are to be safe before the storm may end."""
+
+    kills: int
+    server_kills: int
+    tcp_faults: int
+    items: int
+
+
+class Verdict(NamedTuple):
+    """What became of the items of every page, once all have settled and the spool is empty.
+
+    ``stored`` is how many rows there are; ``drained`` of them came by way of the spool. ``poison`` is how
+    many rows PostgreSQL had to refuse; ``misjudged`` are poison without a dead letter, or the reverse.
+    """
+
+    items: int
+    lost: int
+    twice: int
+    wrong: int
+    stored: int
+    drained: int
+    poison: int
+    misjudged: int
+    letters: int
+
+    @property
+    def is_clean(self) -> bool:
+        """True if every item is stored once, as it should be, and the dead letters are the poison."""
+        return not (self.lost or self.twice or self.wrong or self.misjudged)
+
+
+class Nas:
+    """PostgreSQL as the crawls know it: now and then it dies, or the way to it breaks."""
+
+    def __init__(self, server: PostgresServer, proxy: TcpProxy, chance: random.Random) -> None:
+        self.server_kills = 0
+        self.tcp_faults: Counter[str] = Counter()
+        self.disturbed_seconds = 0.0
+        self._server = server
+        self._proxy = proxy
+        self._chance = chance
+        self._over = threading.Event()
+        # Each returns whether it hit a live connection.
+        self._kinds: dict[str, Callable[[], bool]] = {
+            "acknowledgements swallowed": self._swallow_answer,
+            "cut in the middle": self._cut_in_the_middle,
+            "reset": self._reset,
+            "stalled": lambda: self._hold(proxy.blackhole),
+            "refused": lambda: self._hold(proxy.refuse),
+            "deaf": lambda: self._hold(proxy.be_deaf, proxy.cut),
+        }
+
+    def rage(self, quota: Quota, over: threading.Event, is_spool_empty: Callable[[], bool]) -> None:
+        """Throw a few faults, then let items be delivered live for as long as those kept them from it."""
+        self._over = over
+        try:
+            while not over.wait(POLL_SECONDS):
+                began = time.monotonic()
+                for _ in range(self._chance.randint(1, 5)):
+                    self._throw(quota)
+                self._comes(is_spool_empty)
+                over.wait(self._chance.uniform(1.0, 2.2) * (time.monotonic() - began))
+        finally:
+            self._proxy.forward()
+            self._server.start()
+
+    def _throw(self, quota: Quota) -> None:
+        # At nobody it would be none.
+        if not self._comes(lambda: self._proxy.connections > 0):
+            return
+        began = time.monotonic()
+        server_kills = max(1, quota.server_kills - self.server_kills)
+        tcp_faults = max(1, quota.tcp_faults - self.tcp_faults.total())
+        if self._chance.randrange(server_kills + tcp_faults) < server_kills:
+            self._kill_server()
+        else:
+            kind = self._chance.choice(list(self._kinds))
+            self.tcp_faults[kind] += self._kinds[kind]()
+        self.disturbed_seconds += time.monotonic() - began
+
+    def _kill_server(self) -> None:
+        self._server.kill()
+        self.server_kills += 1
+        # Now and then long enough to fill the spool.
+        is_long = self.server_kills % 8 == 0
+        self._over.wait(self._chance.uniform(4.0, 7.0) if is_long else self._chance.uniform(0.0, 0.8))
+        self._server.start()
+
+    def _swallow_answer(self) -> bool:
+        self._proxy.swallow_answer()
+        return self._happens()
+
+    def _cut_in_the_middle(self) -> bool:
+        if self._chance.random() < 0.5:
+            self._proxy.cut_after(client_bytes=self._chance.randrange(60_000))
+        else:
+            self._proxy.cut_after(server_bytes=self._chance.randrange(300))
+        return self._happens()
+
+    def _reset(self) -> bool:
+        hit = self._proxy.connections > 0
+        self._proxy.cut()
+        return hit
+
+    def _hold(self, *orders: Callable[[], None]) -> bool:
+        hit = self._proxy.connections > 0
+        for order in orders:
+            order()
+        self._over.wait(self._chance.uniform(0.1, 0.8))
+        self._proxy.forward()
+        return hit
+
+    def _happens(self) -> bool:
+        """Wait for what the proxy is armed for."""
+        happened = self._comes(lambda: not self._proxy.is_armed)
+        self._proxy.forward()
+        return happened
+
+    def _comes(self, is_so: Callable[[], bool]) -> bool:
+        """Wait until something is true; return False if it never is, or the storm is over."""
+        deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+        while not is_so():
+            if time.monotonic() > deadline or self._over.wait(POLL_SECONDS):
+                return False
+        return True
+
+
+class Lane:
+    """One crawl after the other, each killed, over pages of their own."""
+
+    def __init__(
+        self, host: Host, number: int, chance: random.Random, memory: str, extensions: Sequence[str]
+    ) -> None:
+        self.first_page = number * PAGES_OF_A_LANE
+        self.pages = 0
+        self.kills: Counter[str] = Counter()
+        self.ended_by_themselves = 0
+        self.found_spool_full = 0
+        self._host = host
+        self._chance = chance
+        self._memory = host.folder / f"page-memory-{number}"
+        self._phase = host.folder / f"phase-{number}"
+        self._components = (
+            *("-s", f"PAGE_MEMORY={self._memory}", "-s", f"PHASES={self._phase}"),
+            *with_components("SPIDER_MIDDLEWARES", **{memory: 500}),
+            *with_components("EXTENSIONS", **dict.fromkeys(("components.Phases", *extensions), 100)),
+        )
+
+    def rage(self, over: threading.Event) -> None:
+        """Start one crawl after the other, and kill it, until it is over."""
+        while not over.is_set():
+            self._crawl_once(over)
+
+    def settle(self) -> None:
+        """Crawl undisturbed until every page has settled."""
+        done = self._host.crawl(*self._command(self.pages), seconds=120)
+        assert done.status == 0, done.err
+        assert self.seen() == set(self._pages()), done.err
+
+    def seen(self) -> set[int]:
+        """Return the pages that no later crawl will fetch."""
+        notes = self._memory.read_text().split() if self._memory.exists() else []
+        return {int(url.removeprefix("data:,")) for url in notes}
+
+    def numbers(self) -> range:
+        """Return the numbers of the items of all its pages."""
+        pages = self._pages()
+        return range(pages.start * ITEMS, pages.stop * ITEMS)
+
+    def _pages(self) -> range:
+        return range(self.first_page, self.first_page + self.pages)
+
+    def _crawl_once(self, over: threading.Event) -> None:
+        """Start a crawl and kill it, unless it ends before that."""
+        [aim] = self._chance.choices(list(AIMS), WEIGHTS)
+        # One that is to be met while closing has little to do.
+        pages = self._pages_with(3 if aim == "closing" else PAGES_AHEAD)
+        self._phase.write_text("starting")
+        with self._host.crawling(*self._command(pages), *PACE) as crawl:
+            self._wait_for(aim, crawl, over)
+            over.wait(self._chance.uniform(0.0, AIMS[aim]))
+            crawl.send(signal.SIGKILL)
+            done = crawl.end()
+        self.found_spool_full += "Items wait in RAM and the crawl waits for them" in done.err
+        if done.status == -signal.SIGKILL:
+            self.kills[self._phase.read_text().strip()] += 1
+        else:
+            assert done.status == 0, done.err
+            self.ended_by_themselves += 1
+
+    def _wait_for(self, phase: str, crawl: LiveCrawl, over: threading.Event) -> None:
+        deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+        while self._phase.read_text().strip() != phase and time.monotonic() < deadline:
+            if crawl.process.poll() is not None or over.wait(POLL_SECONDS):
+                return
+
+    def _command(self, pages: int) -> tuple[str, ...]:
+        return stream(
+            *self._components,
+            first_page=self.first_page,
+            pages=pages,
+            items=ITEMS,
+            text_bytes=TEXT_BYTES,
+            poison_every=POISON_EVERY,
+        )
+
+    def _pages_with(self, unseen: int) -> int:
+        """Return how many pages the site must have for this many of them to be new to the memory."""
+        seen = self.seen()
+        new = (number for number in itertools.count() if self.first_page + number not in seen)
+        pages = next(itertools.islice(new, unseen, None))
+        self.pages = max(self.pages, pages)
+        return pages
+
+
+class Storm:
+    """Crawls of ``host``, whose database is reached by way of ``proxy``, and what is thrown at them."""
+
+    def __init__(
+        self,
+        host: Host,
+        server: PostgresServer,
+        proxy: TcpProxy,
+        chance: random.Random,
+        *,
+        memory: str = "components.PageMemory",
+        extensions: Sequence[str] = (),
+    ) -> None:
+        """Given who suffers and chance, return a storm. Components are named as in tests/e2e."""
+        self._host = Host(host.folder, host.database_url, host.name, {**SETTINGS, **host.settings})
+        self.nas = Nas(server, proxy, random.Random(chance.random()))
+        self.lanes = [
+            Lane(self._host, number, random.Random(chance.random()), memory, extensions)
+            for number in range(LANES)
+        ]
+        self.seconds = 0.0
+
+    def rage(self, quota: Quota, *, at_most_seconds: float) -> None:
+        """Throw it all; return when the quota is met, fail if that takes too long."""
+        began = time.monotonic()
+        over = threading.Event()
+        with self._host.spool() as spool, ThreadPoolExecutor(LANES + 1) as pool:
+            actors = [pool.submit(self.nas.rage, quota, over, lambda: not spool.has_waiting(STREAM))]
+            actors += [pool.submit(lane.rage, over) for lane in self.lanes]
+            try:
+                while not self._is_met(quota) and not any(actor.done() for actor in actors):
+                    assert time.monotonic() - began < at_most_seconds, f"{quota} unmet: {self.thrown()}"
+                    time.sleep(0.2)
+            finally:
+                over.set()
+            for actor in actors:
+                actor.result()
+        self.seconds = time.monotonic() - began
+
+    def _is_met(self, quota: Quota) -> bool:
+        return (
+            self.kills().total() >= quota.kills
+            and self.nas.server_kills >= quota.server_kills
+            and self.nas.tcp_faults.total() >= quota.tcp_faults
+            and sum(len(lane.seen()) for lane in self.lanes) * ITEMS >= quota.items
+        )
+
+    def kills(self) -> Counter[str]:
+        """Return how many crawls were killed, by what they were doing."""
+        return sum((lane.kills for lane in self.lanes), Counter())
+
+    def thrown(self) -> dict[str, int]:
+        """Return what was thrown, by kind."""
+        kills = {f"kills while {phase}": number for phase, number in self.kills().items()}
+        return {**kills, "PostgreSQL kills": self.nas.server_kills, **self.nas.tcp_faults}
+
+    @property
+    def times_full(self) -> int:
+        """In how many crawls an item had to wait in RAM because the spool was full."""
+        return sum(lane.found_spool_full for lane in self.lanes)
+
+    @property
+    def fair_share(self) -> float:
+        """The share of the time in which PostgreSQL was up and no connection was tampered with."""
+        return 1.0 - self.nas.disturbed_seconds / self.seconds
+
+    # -- once it is over -----------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Crawl undisturbed until every page has settled, then empty the spool."""
+        for lane in self.lanes:
+            lane.settle()
+        assert self._host.report("spool", "drain")["waiting"] == 0
+
+    def verdict(self) -> Verdict:
+        """Return what became of every item of every page."""
+        rows = self._host.query(
+            "SELECT item_key, data->>'value', data->>'text' FROM scraped_data WHERE source = 'stream'"
+        )
+        numbers = [number for lane in self.lanes for number in lane.numbers()]
+        poison = {number for number in numbers if is_poison(number, POISON_EVERY)}
+        good = set(numbers) - poison
+        stored = Counter(int(key) for key, _value, _text in rows)
+        letters = Counter(int(letter.key) for letter in self._host.dead_letters())
+        return Verdict(
+            items=len(numbers),
+            lost=len(good - stored.keys()),
+            twice=sum(number > 1 for number in stored.values()),
+            wrong=sum(not _is_right(*row) for row in rows) + len(stored.keys() - good),
+            stored=len(rows),
+            drained=self._host.spool_account("stream").stored,
+            poison=len(poison),
+            misjudged=len(poison ^ letters.keys()),
+            letters=letters.total(),
+        )
+
+    def findings(self) -> list[str]:
+        """Return what the account, the spool's own check and the table of runs have against it."""
+        told = dict(self._host.query("SELECT run_id, status FROM crawler_jobs"))
+        return [
+            *self._host.report("spool", "status")["findings"],
+            *self._host.report("spool", "verify")["findings"],
+            *(f"{run.run_id} is missing" for run in self._host.runs() if run.run_id not in told),
+            *(f"{run_id} seems to run" for run_id, status in told.items() if status == "running"),
+        ]
+
+
+def _is_right(key: str, value: str, text: str) -> bool:
+    number = int(key)
+    return (value, text) == (value_of(number), text_of(number, TEXT_BYTES))
