@@ -1,0 +1,1 @@
+"""The crawls that are compared, each a Scrapy settings module."""

@@ -1,0 +1,3 @@
+"""Scrapy as it comes, with a spider and nothing else."""
+
+SPIDER_MODULES = ["bench.spiders"]
