@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
 from types import FrameType
@@ -132,9 +133,10 @@ class BoundedStop:
     def arm(self) -> None:
         """Listen to SIGTERM and SIGINT once the reactor runs; Scrapy's handlers still do their part."""
         Thread(target=self._watch, name="bounded-stop", daemon=True).start()
-        # Scrapy installs its handlers after start-up, so ours come one turn of the loop later.
+        # Scrapy installs its handlers after start-up, so ours come one turn of the loop later. Not by
+        # callLater: Twisted's timers go by the time of day, and if that is set back they are hours late.
         reactor = running_reactor()
-        reactor.callWhenRunning(reactor.callLater, 0, self._extend_handlers)
+        reactor.callWhenRunning(reactor.callFromThread, self._extend_handlers)
 
     def ignore_further_signals(self) -> None:
         """Once told to stop: being told again must not kill the process while it closes its books."""
@@ -161,9 +163,11 @@ class BoundedStop:
         """In a thread of its own: a callback that never ends blocks the reactor's."""
         told_at = self._signals.get()
         self._run.hurry()
-        reactor = running_reactor()
-        # A page that loads for minutes must not hold the rest back.
-        reactor.callFromThread(reactor.callLater, STOP_REACTOR_AFTER_SECONDS, _stop_reactor)
+        # Slept here, by the monotonic clock.
+        _sleep_until(told_at + STOP_REACTOR_AFTER_SECONDS)
+        # A page that loads for minutes must not hold the rest back. A reactor that has ended needs no stop.
+        with suppress(RuntimeError):
+            running_reactor().callFromThread(_stop_reactor)
         _sleep_until(told_at + _FINISH_AFTER_SECONDS)
         # Still here: the reactor, a callback or another component hangs.
         finishing = Thread(target=self._run.finish, args=("shutdown",), daemon=True)

@@ -85,6 +85,7 @@ class FlushesOnlyAtClose:
         extension = cls(live)
         crawler.signals.connect(extension.spider_closed, signals.spider_closed)
         live.finish = lambda reason: None  # type: ignore[method-assign]
+        live.hurry = lambda: None  # type: ignore[method-assign]
         return extension
 
     async def spider_closed(self, spider: Spider, reason: str) -> None:

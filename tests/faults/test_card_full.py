@@ -165,8 +165,7 @@ def test_a_spool_goes_on_up_to_its_own_cap(
     """It takes as many batches as on an empty card, gives all of them back, and takes as many again."""
     host = CrawlingHost(card.folder, cap_bytes)
     scenario(card, host, capacity)
-    if not card.is_full:
-        card.fill()
+    card.fill()
     host.drain()
     assert host.judge() == ([], Judgement(), 0)
     assert host.append() == capacity

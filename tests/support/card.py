@@ -12,7 +12,6 @@ from tests.support.tools import require_program, require_root
 _RAM = Path("/dev/shm")
 _SECTOR_BYTES = 512
 _FILLER = "of-another-program"
-_FILLINGS = 10
 
 
 @contextmanager
@@ -39,25 +38,22 @@ class Card:
         _run("umount", self.folder)
 
     def fill(self) -> None:
-        """Another program takes all the space there is, to the last block."""
-        target = self.folder / _FILLER
+        """Another program takes all the space there is, until it gets no more."""
+        taken = -1
         # What files lately deleted had comes free only after a while.
-        for _ in range(_FILLINGS):
-            self.sync()
-            done = subprocess.run(
-                ["dd", "if=/dev/zero", f"of={target}", "bs=1k", "oflag=append", "conv=notrunc,fsync"],
-                capture_output=True,
-                text=True,
-            )
-            assert "No space left on device" in done.stderr, done.stderr
-            if self.is_full:
-                return
-        raise AssertionError(f"{self.folder} cannot be filled")
+        while (now := self._take_what_is_left()) > taken:
+            taken = now
 
-    @property
-    def is_full(self) -> bool:
-        """True if no program gets a block any more."""
-        return os.statvfs(self.folder).f_bavail == 0
+    def _take_what_is_left(self) -> int:
+        target = self.folder / _FILLER
+        self.sync()
+        done = subprocess.run(
+            ["dd", "if=/dev/zero", f"of={target}", "bs=1k", "oflag=append", "conv=notrunc,fsync"],
+            capture_output=True,
+            text=True,
+        )
+        assert "No space left on device" in done.stderr, done.stderr
+        return target.stat().st_size
 
     def free(self) -> None:
         """That program gives its space back."""

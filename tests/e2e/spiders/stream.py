@@ -38,7 +38,7 @@ def is_poison(number: int, poison_every: int) -> bool:
 
 
 class StreamSpider(Spider):
-    """``pages`` of ``items``: a page every ``pause`` seconds, each item of it after ``item_pause``."""
+    """``pages`` of ``items``, one page every ``pause`` seconds."""
 
     name = "stream"
     key = "number"
@@ -54,7 +54,6 @@ class StreamSpider(Spider):
         self.pause = float(given.get("pause", 0))
         self.fails_at = int(given.get("fails_at", -1))
         self.blocks_at = int(given.get("blocks_at", -1))
-        self.item_pause = float(given.get("item_pause", 0))
         self.slow_url = given.get("slow_url")
 
     async def start(self) -> AsyncIterator[Request]:
@@ -75,8 +74,6 @@ class StreamSpider(Spider):
                 time.sleep(300)  # noqa: ASYNC251 -- a callback that never ends
             value = POISON if is_poison(number, self.poison_every) else value_of(number, self.edition)
             yield Thing(number, value, text_of(number, self.text_bytes))
-            if self.item_pause:
-                await asyncio.sleep(self.item_pause)
 
     def parse_slow(self, response: Response) -> None:
         raise AssertionError("this page never ends")
