@@ -2,12 +2,13 @@
 
 import argparse
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import crawl, delivery, growth, memory, spool
+from bench import crawl, delivery, endurance, growth, spool
 from bench.machine import facts
 from bench.measure import BenchmarkError, Size
 from bench.page import table, write_page
@@ -22,13 +23,15 @@ PARTS: dict[str, Callable[[Size], Part]] = {
     "delivery": delivery.measure,
     "spool": spool.measure,
     "growth": growth.measure,
-    "memory": memory.measure,
+    "endurance": endurance.measure,
 }
 
 
 def main() -> int:
     """Return 0 if every target is met, 1 if one is not, 2 if something could not be measured."""
     options = _arguments()
+    # A kill of this program must pass through the clean-up of what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     size = Size(options.quick)
     report = Report(facts(), size.is_quick)
     try:

@@ -1,14 +1,12 @@
-"""What delivery costs a crawl: instructions, CPU time, memory, and bytes written to the card."""
+"""What delivery costs a crawl: instructions, CPU time, memory."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import orjson
-
 from bench.measure import MIB, Size, Spread, Usage, difference, interleaved, ratio
 from bench.report import Figure, Part, Reading, at_most
-from bench.server import ITEMS_PER_PAGE, products_of_page
+from bench.server import ITEMS_PER_PAGE
 from bench.station import Station, Variant, station
 
 # How much delivery may add to a page's instructions: the more items, the more there is to do.
@@ -42,18 +40,21 @@ def _instructions_per_page(here: Station, size: Size) -> dict[Job, float]:
     """The difference of two lengths, so that start-up is not in it."""
     jobs = [Job(variant, kind, "charset-gzip") for kind in ITEMS_PER_PAGE for variant in ("full", "bare")]
     jobs += [Job(variant, kind, "gzip") for kind in ITEMS_PER_PAGE for variant in ("full", "default")]
-    short, long = size.pick(quick=10, whole=40), size.pick(quick=30, whole=160)
+    short, long = size.pick(quick=5, whole=40), size.pick(quick=15, whole=160)
 
     def count(job: Job, pages: int) -> int:
         return here.crawl(job.variant, job.kind, pages, job.form).instructions()
 
     # Counts, unlike times, do not mind company.
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    threads = ThreadPoolExecutor(os.cpu_count())
+    try:
         counting = {job: [threads.submit(count, job, pages) for pages in (short, long)] for job in jobs}
-    return {
-        job: (of_long.result() - of_short.result()) / (long - short)
-        for job, (of_short, of_long) in counting.items()
-    }
+        return {
+            job: (of_long.result() - of_short.result()) / (long - short)
+            for job, (of_short, of_long) in counting.items()
+        }
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def _instruction_figures(counts: dict[Job, float]) -> list[Figure]:
@@ -64,7 +65,7 @@ def _instruction_figures(counts: dict[Job, float]) -> list[Figure]:
         figures.append(Figure(what, Spread.of([share]), at_most(MOST_INSTRUCTIONS[kind])))
     for kind, items in ITEMS_PER_PAGE.items():
         share = counts[Job("full", kind, "gzip")] / counts[Job("default", kind, "gzip")]
-        what = f"the same / default Scrapy, pages that name no charset, {items} items a page"
+        what = f"the same / default Scrapy, packed pages that name no charset, {items} items a page"
         figures.append(Figure(what, Spread.of([share])))
     return figures
 
@@ -73,7 +74,10 @@ def _compare_usage(here: Station, kind: str, size: Size, part: Part) -> None:
     pages = size.pick(quick=40, whole=400)
     spent = interleaved(
         size.pick(quick=1, whole=6),
-        {variant: here.crawl(variant, kind, pages).run for variant in ("full", "default")},
+        {
+            "full": lambda: here.crawl("full", kind, pages).run(),
+            "default": lambda: here.crawl("default", kind, pages).run(),
+        },
     )
     full, default = spent["full"], spent["default"]
     items = ITEMS_PER_PAGE[kind]
@@ -89,11 +93,6 @@ def _compare_usage(here: Station, kind: str, size: Size, part: Part) -> None:
             at_most(15),
             "MB",
         ),
-        Figure(
-            f"local bytes while PostgreSQL is up / payload, crawls of {pages} pages of {items} items",
-            Spread.of([one.written_bytes / (pages * _payload_bytes(kind)) for one in full]),
-            at_most(0.01),
-        ),
     ]
     for variant, usages in spent.items():
         part.readings += _readings(f"{variant} {kind}, {pages} pages", usages)
@@ -105,8 +104,3 @@ def _readings(what: str, usages: list[Usage]) -> list[Reading]:
         Reading(f"RSS, peak: {what}", "MB", Spread.of([one.peak_resident_bytes / MIB for one in usages])),
         Reading(f"written: {what}", "kB", Spread.of([one.written_bytes / 1000 for one in usages])),
     ]
-
-
-def _payload_bytes(kind: str) -> int:
-    """Return what the items of a page are as JSON."""
-    return sum(len(orjson.dumps(product)) for product in products_of_page(kind, 0))

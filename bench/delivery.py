@@ -57,6 +57,11 @@ class Bench:
 
         return usage_of(work)
 
+    def encoding(self, number: int) -> Usage:
+        """The first step of ours alone: from the item to the line."""
+        items, encode = new_products(number), encoder().encode
+        return usage_of(lambda: [encode(item) for item in items])
+
     def psql(self, number: int) -> Usage:
         """``psql`` with the same rows, written to a file beforehand."""
         encode = encoder().encode
@@ -81,7 +86,7 @@ def measure(size: Size) -> Part:
 
 def _on_loopback(server: PostgresServer, folder: Path, size: Size, part: Part) -> dict[str, float]:
     many, few = size.pick(quick=1000, whole=20_000), size.pick(quick=200, whole=3000)
-    numbers = {"ours": many, "textbook": few, "values": many, "psql": many}
+    numbers = {"ours": many, "textbook": few, "values": many, "psql": many, "encoding": many}
     with ExitStack() as opened:
         bench = Bench(server, server.url, folder, opened)
         spent = interleaved(
@@ -91,6 +96,7 @@ def _on_loopback(server: PostgresServer, folder: Path, size: Size, part: Part) -
                 "textbook": lambda: bench.textbook(few),
                 "values": lambda: bench.values(many),
                 "psql": lambda: bench.psql(many),
+                "encoding": lambda: bench.encoding(many),
             },
         )
     rates = {way: [numbers[way] / one.wall_seconds for one in usages] for way, usages in spent.items()}
@@ -114,7 +120,7 @@ def _on_loopback(server: PostgresServer, folder: Path, size: Size, part: Part) -
     ]
     for way, values in rates.items():
         part.readings.append(Reading(f"{way}, loopback", "items/s", Spread.of(values)))
-    for way in ("ours", "textbook", "values"):
+    for way in ("ours", "encoding", "textbook", "values"):
         part.readings.append(Reading(f"client CPU, {way}", "s per 100k items", Spread.of(cpu[way])))
     return {way: statistics.median(values) for way, values in rates.items()}
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self, TypeVar
@@ -123,11 +123,11 @@ def require_disk(folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A command with its environment, and the processor it is to keep to (None: any)."""
+    """A command with its environment, and the processors it is to keep to (None: those of ours)."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
-    processor: int | None = None
+    processors: Collection[int] | None = None
 
     def run(self, watch: Callable[[int], None] = lambda _pid: None) -> Usage:
         """Run it to its end and return what it took; ``watch`` is called with its pid all the while.
@@ -135,13 +135,14 @@ class Program:
         Raise BenchmarkError, with the end of what it said, if its exit status is not 0.
         """
         began = time.perf_counter()
-        with tempfile.TemporaryFile() as said:
+        # Not a file on the disk: what is said there would count as written.
+        with open(os.memfd_create("said"), "w+b") as said:
             process = subprocess.Popen(
                 self.command, env=self.environment, stdout=subprocess.DEVNULL, stderr=said
             )
             try:
-                if self.processor is not None:
-                    os.sched_setaffinity(process.pid, {self.processor})
+                if self.processors is not None:
+                    os.sched_setaffinity(process.pid, self.processors)
                 peak = _peak_until_end(process, watch)
                 wall = time.perf_counter() - began
                 # The process has ended and is not yet forgotten: the last moment its books can be read.
@@ -160,8 +161,9 @@ class Program:
         """Run it under valgrind; return how many instructions it took in user mode, all threads together."""
         with tempfile.NamedTemporaryFile() as log:
             command = [*COUNTING, f"--log-file={log.name}", *self.command]
-            # The order of sets and so the work of a run depend on the seed of hashes.
-            Program(command, {**self.environment, "PYTHONHASHSEED": "0"}).run()
+            # The order of sets, and so the work of a run, depends on the seed of hashes.
+            environment = {**self.environment, "PYTHONHASHSEED": "0"}
+            Program(command, environment, range(os.cpu_count() or 1)).run()
             counted = re.search(r"I +refs: +([\d,]+)", Path(log.name).read_text())
         if counted is None:
             raise BenchmarkError("valgrind counted nothing; needed is its tool cachegrind")

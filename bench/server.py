@@ -13,6 +13,8 @@ import socket
 from collections.abc import Callable, Mapping
 from urllib.request import urlopen
 
+import orjson
+
 from bench.catalogue import Product, html_page, json_page, product
 from bench.children import announce
 
@@ -46,6 +48,14 @@ def products_of_page(kind: str, number: int) -> list[Product]:
     """Return what a page shows."""
     first = number % BODIES * ITEMS_PER_PAGE[kind]
     return [product(first + n, f"item-{n}.html") for n in range(ITEMS_PER_PAGE[kind])]
+
+
+def payload_bytes(kind: str, pages: int) -> int:
+    """Return how much JSON the items of so many pages are."""
+    of_bodies = [
+        sum(len(orjson.dumps(each)) for each in products_of_page(kind, number)) for number in range(BODIES)
+    ]
+    return round(pages / BODIES * sum(of_bodies))
 
 
 def _answer(kind: str, form: str, number: int) -> bytes:

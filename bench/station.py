@@ -28,11 +28,11 @@ _FOREIGN = ("CRAWLER_", "DATABASE_URL", "SCRAPY_", "PG")
 class Station:
     """Crawls of the site, in any of three ways; each gets pages, and so items, of its own."""
 
-    def __init__(self, server: PostgresServer, site_port: int, folder: Path, processor: int | None) -> None:
+    def __init__(self, server: PostgresServer, site_port: int, folder: Path, processors: set[int]) -> None:
         self.server = server
         self.site_port = site_port
         self._folder = folder
-        self._processor = processor
+        self._processors = processors
         self._next_page = itertools.count()
 
     def crawl(self, variant: Variant, kind: str, pages: int, form: str = "charset-gzip") -> Program:
@@ -48,7 +48,7 @@ class Station:
             "CRAWLER_STATE_DIR": str(self._folder / "state"),
             "DATABASE_URL": self.server.url,
         }
-        return Program(python_module("scrapy", "crawl", kind, *arguments), environment, self._processor)
+        return Program(python_module("scrapy", "crawl", kind, *arguments), environment, self._processors)
 
     def make_state(self) -> Usage:
         """Crawl once, so that the files of the state exist: making them is paid once in years."""
@@ -58,18 +58,17 @@ class Station:
 @contextmanager
 def station() -> Iterator[Station]:
     """Start what crawls need; crawls keep to one processor and everything else to the others."""
-    mine = os.sched_getaffinity(0)
-    processor = min(mine) if len(mine) > 1 else None
+    all_processors = os.sched_getaffinity(0)
+    ours = {min(all_processors)}
     with tempfile.TemporaryDirectory(prefix="data-crawler-bench-") as folder:
         try:
-            if processor is not None:
-                os.sched_setaffinity(0, mine - {processor})
+            os.sched_setaffinity(0, all_processors - ours or all_processors)
             with database() as server, running("bench.server") as site_port:
-                started = Station(server, site_port, Path(folder), processor)
+                started = Station(server, site_port, Path(folder), ours)
                 started.make_state()
                 yield started
         finally:
-            os.sched_setaffinity(0, mine)
+            os.sched_setaffinity(0, all_processors)
 
 
 @contextmanager

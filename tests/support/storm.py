@@ -107,7 +107,7 @@ class Nas:
         try:
             while not over.wait(POLL_SECONDS):
                 began = time.monotonic()
-                for _ in range(self._chance.randint(1, 5)):
+                for _ in range(self._chance.randint(2, 8)):
                     self._throw(quota)
                 self._comes(is_spool_empty)
                 over.wait(self._chance.uniform(1.0, 2.2) * (time.monotonic() - began))
