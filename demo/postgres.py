@@ -214,6 +214,9 @@ class PostgresServer:
         server = self._server
         if server is None:
             return
+        if server.poll() is None:
+            _halt(server.pid)
+        # A backend that is missed keeps the next server from its memory.
         family = [*_family(server.pid), *self._frozen]
         for process in family:
             _send(process, signal.SIGKILL)
@@ -227,8 +230,7 @@ class PostgresServer:
         Raise PostgresServerError if it does not run.
         """
         server = self._running_server()
-        # The postmaster first: from then on no new backend can appear.
-        os.kill(server.pid, signal.SIGSTOP)
+        _halt(server.pid)
         self._frozen = _family(server.pid)
         for process in self._frozen:
             _send(process, signal.SIGSTOP)
@@ -401,6 +403,16 @@ def _sql_text(text: str) -> str:
         raise PostgresServerError("the password holds a newline or NUL; use printable characters")
     quoted = text.replace("'", "''").replace("\\", "\\\\")
     return f" E'{quoted}'"
+
+
+def _halt(pid: int) -> None:
+    """Stop the postmaster's clock, and wait until it stands: from then on no new backend can appear."""
+    deadline = time.monotonic() + STOP_SECONDS
+    with contextlib.suppress(psutil.NoSuchProcess):
+        postmaster = psutil.Process(pid)
+        postmaster.send_signal(signal.SIGSTOP)
+        while postmaster.status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
+            time.sleep(0.001)
 
 
 def _family(pid: int) -> list[psutil.Process]:
