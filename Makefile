@@ -28,12 +28,13 @@ test-all: $(READY) ## every test
 test-faults: $(READY) ## every fault in its full form, and docs/fault-report.md (half an hour)
 	@$(BIN)/python -m pytest tests/faults --full --fault-report=docs/fault-report.md
 
-check: $(READY) ## style, types, layers
+check: $(READY) ## style, types, layers, and the rules every source is held to
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/scrapy-lint
+	$(BIN)/scrapy sources --check
 
 clean: ## remove what was made here: the environment, the demonstration's data, caches
 	rm -rf $(VENV) .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \

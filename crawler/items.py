@@ -36,6 +36,7 @@ from itemadapter import ItemAdapter
 from crawler.exceptions import ItemRefused
 from crawler.records import DeadLetter, Record, Stream, copy_json, copy_text, hash128
 from crawler.tickets import Ticket
+from crawler.validation import a_type, with_article
 
 TABLE = "scraped_data"
 REPLACEMENT = "\ufffd"
@@ -80,7 +81,7 @@ class ItemEncoder:
         """
         if not ItemAdapter.is_item(item):
             raise ItemRefused(
-                f"a {type(item).__name__} is not an item; yield a dataclass, a dict or a scrapy.Item"
+                f"{a_type(type(item))} is not an item; yield a dataclass, a dict or a scrapy.Item"
             )
         fields = ItemAdapter(item)
         key = self._key_of(fields)
@@ -114,7 +115,7 @@ class ItemEncoder:
             values = [ItemAdapter(item).get(name) for name in self._key_fields]
             key = mended_text(" ".join(_short_text(value) for value in values if value is not None))
         payload = mended_text(_description(item)).encode()
-        return DeadLetter(self.stream, key, "refused", str(reason), payload, False, ticket)
+        return DeadLetter(self.stream, key, reason.code, str(reason), payload, False, ticket)
 
     def _moment(self) -> datetime:
         """Return now, but never the same moment twice: two versions must not share a time.
@@ -140,7 +141,7 @@ class ItemEncoder:
             )
         if isinstance(value, bool) or not isinstance(value, str | int | Decimal | UUID | date):
             raise ItemRefused(
-                f"the key field {name!r} is a {type(value).__name__}; allowed: text, a number or a date"
+                f"the key field {name!r} is {a_type(type(value))}; allowed: text, a number or a date"
             )
         if isinstance(value, int) and not _fits_64_bits(value):
             raise ItemRefused(f"the key field {name!r} is an integer of more than 64 bits; allowed: text")
@@ -151,7 +152,7 @@ class ItemEncoder:
 
     def _json_of(self, item: Any) -> bytes:
         try:
-            data = orjson.dumps(item, _represented, _OPTIONS)
+            data = orjson.dumps(item, represented, _OPTIONS)
         except orjson.JSONEncodeError:
             return self._json_the_long_way(item)
         # NUL is rare and cheap to look for; a doubled backslash before it is told apart the long way.
@@ -168,7 +169,7 @@ class ItemEncoder:
             return mended
 
         try:
-            data = orjson.dumps(_plain(item, mend), _represented, _OPTIONS)
+            data = orjson.dumps(_plain(item, mend), represented, _OPTIONS)
         except (RecursionError, ValueError, TypeError) as error:
             cause = error.__cause__ if isinstance(error.__cause__, ItemRefused) else error
             raise ItemRefused(f"the item has no JSON form: {cause}") from error
@@ -190,7 +191,7 @@ def mended_text(text: str) -> str:
     return text
 
 
-def _represented(value: Any) -> Any:
+def represented(value: Any) -> Any:
     """Given what orjson does not know, return what it does, or raise ItemRefused."""
     if isinstance(value, Decimal):
         return orjson.Fragment(str(value)) if value.is_finite() else None
@@ -201,7 +202,7 @@ def _represented(value: Any) -> Any:
     if ItemAdapter.is_item(value):
         return dict(ItemAdapter(value))
     raise ItemRefused(
-        f"a {type(value).__module__}.{type(value).__qualname__} has no JSON form; "
+        f"{with_article(f'{type(value).__module__}.{type(value).__qualname__}')} has no JSON form; "
         "extract text or numbers in the spider"
     )
 
@@ -217,7 +218,7 @@ def _plain(value: Any, mend: Callable[[str], str]) -> Any:
     if isinstance(value, Mapping):
         return {mend(str(name)): _plain(inner, mend) for name, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        inner = _represented(value) if isinstance(value, set | frozenset) else value
+        inner = represented(value) if isinstance(value, set | frozenset) else value
         return [_plain(each, mend) for each in inner]
     if ItemAdapter.is_item(value):
         return _plain(dict(ItemAdapter(value)), mend)
@@ -229,7 +230,7 @@ def _fits_64_bits(value: int) -> bool:
 
 
 def _json_text(value: Any) -> bytes:
-    return orjson.dumps(_plain(value, mended_text), _represented, _OPTIONS)
+    return orjson.dumps(_plain(value, mended_text), represented, _OPTIONS)
 
 
 class _BoundedRepr(reprlib.Repr):

@@ -9,6 +9,8 @@ import psycopg2
 import pytest
 
 from demo.postgres import PostgresServer, temporary_server
+from demo.sites.process import control, running_sites
+from tests.support.crawls import Host, make_tables
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.tools import require_package
 
@@ -68,6 +70,33 @@ def open_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="data-crawler-test-") as name:
         Path(name).chmod(0o711)
         yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def sites_of_session() -> Iterator[dict[str, str]]:
+    with running_sites(scale="small") as addresses:
+        yield addresses
+
+
+@pytest.fixture
+def sites(sites_of_session: dict[str, str]) -> dict[str, str]:
+    """The base URL of each site, all in their first revision and without faults."""
+    for base_url in sites_of_session.values():
+        control(base_url, revision=1, share=0.1, rewrites={}, faults=[], robots=None, validators="both")
+    return sites_of_session
+
+
+@pytest.fixture
+def host(tmp_path: Path, database_url: str) -> Host:
+    """A host whose database has its tables and no rows."""
+    make_tables(database_url)
+    return Host(tmp_path, database_url)
+
+
+@pytest.fixture
+def lonely_host(tmp_path: Path) -> Host:
+    """A host without a database."""
+    return Host(tmp_path)
 
 
 def run_as_superuser(server: PostgresServer, statement: str) -> None:

@@ -186,9 +186,14 @@ def refuses(error: SinkError) -> Callable[[Write], Outcome | Exception]:
     return lambda _write: error
 
 
+def chosen_seed(default: int = 1) -> int:
+    """Return the seed of this run: ``TEST_SEED`` in the environment."""
+    return int(os.environ.get("TEST_SEED", default))
+
+
 def seeded(name: str, default: int = 1) -> random.Random:
     """Return chance that a failing test can be repeated with: ``TEST_SEED`` in the environment."""
-    seed = int(os.environ.get("TEST_SEED", default))
+    seed = chosen_seed(default)
     print(f"{name}: TEST_SEED={seed}")
     return random.Random(seed)
 
