@@ -29,11 +29,12 @@ _NOT_A_VARIANT = "accept-encoding"
 PLATFORM_META = frozenset(
     """
     allow_offsite autothrottle_dont_adjust_delay bindaddress cache_timestamp conditional_get
-    deltafetch_enabled deltafetch_key depth dont_cache dont_merge_cookies dont_obey_robotstxt dont_redirect dont_retry
-    download_fail_on_dataloss download_latency download_maxsize download_slot download_timeout
-    download_warnsize failed_request give_up_log_level handle_httpstatus_all handle_httpstatus_list
-    is_start_request max_retry_times priority_adjust proxy redirect_reasons redirect_times redirect_ttl
-    redirect_urls referrer_policy retry_times verbatim_url _auth_proxy _dont_cache _scheme_proxy
+    deltafetch_enabled deltafetch_key depth dont_cache dont_merge_cookies dont_obey_robotstxt
+    dont_redirect dont_retry download_fail_on_dataloss download_latency download_maxsize
+    download_slot download_timeout download_warnsize failed_request give_up_log_level
+    handle_httpstatus_all handle_httpstatus_list is_start_request max_retry_times priority_adjust
+    proxy redirect_reasons redirect_times redirect_ttl redirect_urls referrer_policy retry_times
+    verbatim_url _auth_proxy _dont_cache _scheme_proxy
     """.split()
 )
 
