@@ -134,6 +134,8 @@ class TestVary:
         names = ["Accept", "Accept-Language", "Cookie", "Origin", "User-Agent", "X-Shop", "X-Time"]
         one, other = (remembered({"Vary": ", ".join(each)}) for each in (names, reversed(names)))
         assert one == other == remembered({"Vary": ",".join(names).upper()})
+        assert one is not None
+        assert one.vary == "accept,accept-language,cookie,origin,user-agent,x-shop,x-time"
 
     def test_a_header_that_is_only_added_on_the_way_cannot_be_compared_so_the_page_is_not_remembered(
         self,
