@@ -31,12 +31,13 @@ test-faults: $(READY) ## every fault in its full form, and docs/fault-report.md 
 bench: $(READY) ## what it costs, as ratios, and docs/benchmarks.md (half an hour; leave the machine alone)
 	@$(BIN)/python -m bench
 
-check: $(READY) ## style, types, layers
+check: $(READY) ## style, types, layers, and the rules every source is held to
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/scrapy-lint
+	$(BIN)/scrapy sources --check
 
 clean: ## remove what was made here: the environment, the demonstration's data, caches
 	rm -rf $(VENV) .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \

@@ -14,6 +14,7 @@ setup(
     entry_points={"scrapy": ["settings = crawler.settings"]},
     python_requires=">=3.11",
     install_requires=[
+        "cronsim",
         "orjson",
         "prometheus-client",
         "psutil",

@@ -5,9 +5,12 @@ import json
 import os
 import sys
 from abc import abstractmethod
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from scrapy.commands import ScrapyCommand
+from scrapy.exceptions import UsageError
 from scrapy.settings import BaseSettings
 
 from crawler import checks
@@ -20,11 +23,17 @@ if TYPE_CHECKING:
 FINE, FINDINGS, MISUSE = 0, 1, 2
 
 
+def installation_problem() -> str | None:
+    """Return what of this project Python does not find where it should, or None."""
+    findings = checks.run()
+    return "\n".join(f"{found.id}: {found.message}; {found.hint}" for found in findings) or None
+
+
 def start_up_problem(settings: BaseSettings) -> str | None:
     """Given the Scrapy settings, return all that would keep a command from working, or None."""
-    findings = checks.run()
-    if findings:
-        return "\n".join(f"{found.id}: {found.message}; {found.hint}" for found in findings)
+    misplaced = installation_problem()
+    if misplaced is not None:
+        return misplaced
     try:
         configuration_of(settings)
     except ConfigurationError as error:
@@ -72,6 +81,43 @@ class OperatorCommand(ScrapyCommand):
     def _fail(self, message: str, status: int) -> None:
         sys.stderr.write(f"{message}\n")
         self.exitcode = status
+
+
+class ActionCommand(OperatorCommand):
+    """A command of several actions: ``scrapy NAME ACTION [ID ...]``."""
+
+    actions: ClassVar[Collection[str]]
+    """The names of what it can do."""
+
+    take_ids: ClassVar[Sequence[str]]
+    """Those of them that are about single things, which the operator names by their numbers."""
+
+    ids_are: ClassVar[str]
+    """What the numbers are of."""
+
+    def syntax(self) -> str:
+        """Return the form of the command line."""
+        return f"[options] {'|'.join(self.actions)} [ID ...]"
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add the action and the IDs; subclasses add their own options."""
+        super().add_options(parser)
+        parser.add_argument("action", choices=sorted(self.actions), help="what to do")
+        parser.add_argument("ids", nargs="*", type=int, metavar="ID", help=f"{self.ids_are} (default: all)")
+
+    def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
+        """Take the IDs that follow an option: argparse takes positional arguments in one piece."""
+        super().process_options(args, opts)
+        opts.ids = [*opts.ids, *(int(text) for text in args if text.isdecimal())]
+        args[:] = [text for text in args if not text.isdecimal()]
+        if opts.ids and opts.action not in self.take_ids:
+            allowed = " and ".join(f"{action} ID ..." for action in self.take_ids)
+            raise UsageError(f"{opts.action} takes no ID; allowed: {allowed}", print_help=False)
+
+
+def moment(seconds: float) -> str:
+    """Given seconds since the epoch, return ISO 8601 in UTC, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def required_database(configuration: "Configuration") -> str:

@@ -34,6 +34,14 @@ class Configuration:
     shutdown_seconds: float
     drain_batches_per_second: float
     drain_at_close_seconds: float
+    deltafetch_enabled: bool
+    deltafetch_reset: bool
+    deltafetch_dir: Path | None
+    page_expiry_days: float
+    max_pages: int
+    retry_delay_seconds: float
+    retry_after_max_seconds: float
+    politeness_floor_seconds: float
 
     def __repr__(self) -> str:
         """Return a text without the secret, for logs and errors."""
@@ -50,9 +58,24 @@ class Configuration:
         return self.state_dir / "spool.sqlite"
 
     @property
+    def samples_dir(self) -> Path:
+        """Where odd pages are kept for diagnosis, one per source."""
+        return self.state_dir / "samples"
+
+    @property
     def ledger_path(self) -> Path:
         """The run ledger of this host."""
         return self.state_dir / "runs.sqlite"
+
+    @property
+    def failed_requests_path(self) -> Path:
+        """What the sources of this host failed to fetch, and will try again."""
+        return self.state_dir / "failed.sqlite"
+
+    @property
+    def pages_dir(self) -> Path:
+        """Where the page memories of this host are, a file per source."""
+        return self.deltafetch_dir or self.state_dir / "pages"
 
 
 def read_configuration(given: Callable[[str], object], environment: Mapping[str, str]) -> Configuration:
@@ -85,6 +108,14 @@ def read_configuration(given: Callable[[str], object], environment: Mapping[str,
         shutdown_seconds=reader.value(options.SHUTDOWN_SECONDS, 1.0),
         drain_batches_per_second=reader.value(options.DRAIN_BATCHES_PER_SECOND, 1.0),
         drain_at_close_seconds=reader.value(options.DRAIN_AT_CLOSE_SECONDS, 1.0),
+        deltafetch_enabled=reader.value(options.DELTAFETCH_ENABLED, True),
+        deltafetch_reset=reader.value(options.DELTAFETCH_RESET, False),
+        deltafetch_dir=reader.value(options.DELTAFETCH_DIR, None),
+        page_expiry_days=reader.value(options.DELTAFETCH_EXPIRY_DAYS, 1.0),
+        max_pages=reader.value(options.DELTAFETCH_MAX_PAGES, 1),
+        retry_delay_seconds=reader.value(options.RETRY_DELAY_SECONDS, 0.0),
+        retry_after_max_seconds=reader.value(options.RETRY_AFTER_MAX_SECONDS, 0.0),
+        politeness_floor_seconds=reader.value(options.POLITENESS_FLOOR_SECONDS, 0.0),
     )
     if not reader.problems and values.item_max_bytes * 2 > values.spool_max_bytes:
         reader.problems.append(

@@ -1,5 +1,7 @@
 """The errors of this project. Each says who raises it and what its reader should do."""
 
+from collections.abc import Sequence
+
 
 class CrawlerError(Exception):
     """Root of every error raised on purpose by this project."""
@@ -16,6 +18,22 @@ class ConfigurationError(CrawlerError):
 
 class ItemRefused(CrawlerError):
     """Raised by ``crawler.items`` for an item that has no row form. It becomes a dead letter."""
+
+    code = "refused"
+    """What the dead letter says instead of a SQLSTATE."""
+
+
+class ItemInvalid(ItemRefused):
+    """Raised by ``crawler.validation`` for an item that breaks its own types. It becomes a dead letter.
+
+    ``empty`` names the fields without a value, wrong or not.
+    """
+
+    code = "invalid"
+
+    def __init__(self, message: str, empty: Sequence[str] = ()) -> None:
+        self.empty = empty
+        super().__init__(message)
 
 
 class CardError(CrawlerError):
@@ -58,3 +76,49 @@ class RowRefused(SinkError):
 
 class SchemaError(CrawlerError):
     """Raised by ``scrapy initdb`` when the database's schema is not one this version can use."""
+
+
+class CheckoutError(CrawlerError):
+    """Raised by ``crawler.authoring.checkout`` where the project's source is needed and there is none."""
+
+
+class CaseError(CrawlerError):
+    """Raised by ``crawler.authoring.golden`` for a saved page that cannot be read, parsed or written."""
+
+
+class ScaffoldError(CrawlerError):
+    """Raised by ``scrapy genspider`` for what it cannot make a spider of. Nothing was written."""
+
+
+class PageUnreachable(CrawlerError):
+    """Raised by ``crawler.authoring.one_page`` when a site did not answer: it may, another time."""
+
+
+class PageRefused(CrawlerError):
+    """Raised by ``crawler.authoring.one_page`` when a site's robots.txt or its answer says no."""
+
+
+class StoreFailed(CrawlerError):
+    """Raised by ``crawler.memory.page_store`` when its file is full, locked, silent or out of reach.
+
+    What the file holds stays good: a later run can use it.
+    """
+
+
+class StoreDamaged(StoreFailed):
+    """The file's content is wrong. It is only worth another fetch of each page: an empty one replaces it."""
+
+
+class StoreTaken(StoreFailed):
+    """Another process of this host has the file."""
+
+
+class RequestRefused(CrawlerError):
+    """Raised by ``crawler.request_json`` for a request without a JSON form. No later run can make it."""
+
+
+class RequestLost(CrawlerError):
+    """Raised by ``crawler.request_json`` for a kept request that cannot be made again.
+
+    Its spider has lost the method it was for, or the card has changed its text.
+    """

@@ -36,6 +36,7 @@ from crawler.exceptions import ItemRefused
 from crawler.fields import fields_of
 from crawler.records import DeadLetter, Record, Stream, copy_json, copy_text, hash128
 from crawler.tickets import Ticket
+from crawler.validation import a_type, with_article
 
 TABLE = "scraped_data"
 REPLACEMENT = "\ufffd"
@@ -85,7 +86,7 @@ class ItemEncoder:
         fields = fields_of(item)
         if fields is None:
             raise ItemRefused(
-                f"a {type(item).__name__} is not an item; yield a dataclass, a dict or a scrapy.Item"
+                f"{a_type(type(item))} is not an item; yield a dataclass, a dict or a scrapy.Item"
             )
         key = self._key_of(fields)
         data = self._json_of(fields)
@@ -119,7 +120,7 @@ class ItemEncoder:
             values = [fields.get(name) for name in self._key_fields]
             key = mended_text(" ".join(_short_text(value) for value in values if value is not None))
         payload = mended_text(_description(item)).encode()
-        return DeadLetter(self.stream, key, "refused", str(reason), payload, False, ticket)
+        return DeadLetter(self.stream, key, reason.code, str(reason), payload, False, ticket)
 
     def _moment(self) -> bytes:
         """Return now in ISO 8601, but never the same moment twice: two versions must not share a time.
@@ -150,7 +151,7 @@ class ItemEncoder:
             )
         if isinstance(value, bool) or not isinstance(value, _KEY_TYPES):
             raise ItemRefused(
-                f"the key field {name!r} is a {type(value).__name__}; allowed: text, a number or a date"
+                f"the key field {name!r} is {a_type(type(value))}; allowed: text, a number or a date"
             )
         if isinstance(value, int) and not _fits_64_bits(value):
             raise ItemRefused(f"the key field {name!r} is an integer of more than 64 bits; allowed: text")
@@ -161,7 +162,7 @@ class ItemEncoder:
 
     def _json_of(self, fields: Mapping[str, Any]) -> bytes:
         try:
-            data = orjson.dumps(fields, _represented, _OPTIONS)
+            data = orjson.dumps(fields, represented, _OPTIONS)
         except orjson.JSONEncodeError:
             return self._json_the_long_way(fields)
         # NUL is rare and cheap to look for; a doubled backslash before it is told apart the long way.
@@ -178,7 +179,7 @@ class ItemEncoder:
             return mended
 
         try:
-            data = orjson.dumps(_plain(fields, mend), _represented, _OPTIONS)
+            data = orjson.dumps(_plain(fields, mend), represented, _OPTIONS)
         except (RecursionError, ValueError, TypeError) as error:
             cause = error.__cause__ if isinstance(error.__cause__, ItemRefused) else error
             raise ItemRefused(f"the item has no JSON form: {cause}") from error
@@ -200,7 +201,7 @@ def mended_text(text: str) -> str:
     return text
 
 
-def _represented(value: Any) -> Any:
+def represented(value: Any) -> Any:
     """Given what orjson does not know, return what it does, or raise ItemRefused."""
     if isinstance(value, Decimal):
         return orjson.Fragment(str(value)) if value.is_finite() else None
@@ -212,7 +213,7 @@ def _represented(value: Any) -> Any:
     if fields is not None:
         return fields
     raise ItemRefused(
-        f"a {type(value).__module__}.{type(value).__qualname__} has no JSON form; "
+        f"{with_article(f'{type(value).__module__}.{type(value).__qualname__}')} has no JSON form; "
         "extract text or numbers in the spider"
     )
 
@@ -228,7 +229,7 @@ def _plain(value: Any, mend: Callable[[str], str]) -> Any:
     if isinstance(value, Mapping):
         return {mend(str(name)): _plain(inner, mend) for name, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        inner = _represented(value) if isinstance(value, set | frozenset) else value
+        inner = represented(value) if isinstance(value, set | frozenset) else value
         return [_plain(each, mend) for each in inner]
     fields = fields_of(value)
     return value if fields is None else _plain(fields, mend)
@@ -239,7 +240,7 @@ def _fits_64_bits(value: int) -> bool:
 
 
 def _json_text(value: Any) -> bytes:
-    return orjson.dumps(_plain(value, mended_text), _represented, _OPTIONS)
+    return orjson.dumps(_plain(value, mended_text), represented, _OPTIONS)
 
 
 class _BoundedRepr(reprlib.Repr):

@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from crawler import sqlite
+from crawler.drift.comparison import Review
 from crawler.durable import DurableDatabase, Layout
 
 KEPT_RUNS_PER_SOURCE = 200
+KEPT_TELLING_RUNS_PER_SOURCE = 20
+"""Of a site that hardly ever changes, the last runs that saw pages with items may be long ago."""
+FAILURES = ("blocked", "broken", "gone", "forbidden", "unusable")
+"""The kinds of failure of ``crawler/failures.py`` that have a field in ``Counts``."""
 
-# About 600 bytes a run: 200 runs of 60 sources.
-_MAX_BYTES = 8 * 1024 * 1024
+# About 1 kB a run, what it saw of its site included: 200 runs of 60 sources.
+_MAX_BYTES = 12 * 1024 * 1024
 _LAYOUT = Layout(
     1,
     """
@@ -32,7 +37,7 @@ _LAYOUT = Layout(
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What one run, or several, did: in pages and items."""
+    """What one run, or several, did: in pages, in items, and in requests that failed, by kind."""
 
     pages: int = 0
     scraped: int = 0
@@ -42,6 +47,11 @@ class Counts:
     dead: int = 0
     dropped: int = 0
     lost: int = 0
+    blocked: int = 0
+    broken: int = 0
+    gone: int = 0
+    forbidden: int = 0
+    unusable: int = 0
 
     @property
     def accounted(self) -> int:
@@ -64,7 +74,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One row of the ledger. Times are seconds since the epoch; ``process`` names who runs it."""
+    """One row of the ledger. Times are seconds since the epoch; ``process`` names who runs it.
+
+    ``review`` is what a run that went to its end saw of its site.
+    """
 
     run_id: str
     source: str
@@ -75,6 +88,12 @@ class Run:
     status: str = "running"
     error: str | None = None
     counts: Counts = Counts()
+    review: Review | None = None
+
+    def books_json(self) -> str:
+        """Return the counts, and the review if there is one, as one JSON object."""
+        review = {} if self.review is None else {"review": self.review.as_json()}
+        return json.dumps(asdict(self.counts) | review, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +149,7 @@ class RunLedger:
         def update(connection: sqlite.Connection) -> None:
             connection.execute(
                 "UPDATE run SET ended_at = ?, status = ?, error = ?, counts = ? WHERE run_id = ?",
-                (run.ended_at, run.status, run.error, run.counts.to_json(), run.run_id),
+                (run.ended_at, run.status, run.error, run.books_json(), run.run_id),
             )
             _fold(connection, run.source)
 
@@ -155,6 +174,11 @@ class RunLedger:
         """Return the runs that are still kept one by one, oldest first."""
         return self._file.read(lambda connection: _runs(connection, "1"))
 
+    def reviews(self, source: str) -> list[Review]:
+        """Return what the source's runs saw, as far as they are still kept one by one, oldest first."""
+        runs = self._file.read(lambda connection: _runs(connection, "source = ?", source))
+        return [run.review for run in runs if run.review is not None]
+
     def books(self) -> dict[str, Book]:
         """Return the sum of every source's runs since the ledger was made."""
         books = self._file.read(_folded_books)
@@ -174,7 +198,12 @@ def _runs(connection: sqlite.Connection, where: str, *values: object) -> list[Ru
         f" FROM run WHERE {where} ORDER BY started_at, id",
         values,
     ).fetchall()
-    return [Run(*[*row[:-1], Counts.from_json(row[-1])]) for row in rows]
+    return [Run(*[*row[:-1], Counts.from_json(row[-1]), _review(row[-1])]) for row in rows]
+
+
+def _review(books_json: str) -> Review | None:
+    """Given a run's books, also of a version without reviews, return its review."""
+    return Review.of_json(json.loads(books_json).get("review"))
 
 
 def _folded_books(connection: sqlite.Connection) -> dict[str, Book]:
@@ -186,7 +215,7 @@ def _folded_books(connection: sqlite.Connection) -> dict[str, Book]:
 
 
 def _fold(connection: sqlite.Connection, source: str) -> None:
-    """Keep the newest runs of the source one by one and only the sum of the rest."""
+    """Keep the newest runs of the source, the newest that say what is usual, and the sum of the rest."""
     old = _runs(
         connection,
         "source = ? AND ended_at IS NOT NULL AND id NOT IN"
@@ -195,7 +224,10 @@ def _fold(connection: sqlite.Connection, source: str) -> None:
         source,
         KEPT_RUNS_PER_SOURCE,
     )
+    telling = _telling_runs(connection, source) if old else set()
     for run in old:
+        if run.run_id in telling:
+            continue
         book = _folded_books(connection).get(source, Book(source, 0, 0, 0, Counts())).with_run(run)
         connection.execute(
             "INSERT INTO folded (source, runs, killed, counts) VALUES (?, ?, ?, ?) ON CONFLICT (source)"
@@ -203,3 +235,12 @@ def _fold(connection: sqlite.Connection, source: str) -> None:
             (source, book.runs, book.killed, book.counts.to_json()),
         )
         connection.execute("DELETE FROM run WHERE run_id = ?", (run.run_id,))
+
+
+def _telling_runs(connection: sqlite.Connection, source: str) -> set[str]:
+    seen = [
+        run.run_id
+        for run in _runs(connection, "source = ?", source)
+        if run.review is not None and run.review.profile.item_pages and not run.review.findings
+    ]
+    return set(seen[-KEPT_TELLING_RUNS_PER_SOURCE:])

@@ -77,6 +77,18 @@ def _folder(text: str) -> Path:
     raise ValueError(text)
 
 
+def _other_folder(text: str) -> Path | None:
+    return _folder(text) if text else None
+
+
+def _yes_or_no(text: str) -> bool:
+    values = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    try:
+        return values[text.lower()]
+    except KeyError:
+        raise ValueError(text) from None
+
+
 def _host(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", text):
         raise ValueError(text)
@@ -191,6 +203,63 @@ SPOOL_MAX_BYTES = Setting(
     "a size from 1M to 64G, e.g. 64M",
     "The spool's cap, reserved on the card when it is first made",
 )
+DELTAFETCH_ENABLED = Setting(
+    "DELTAFETCH_ENABLED",
+    "1",
+    _yes_or_no,
+    "1 or 0",
+    "Use the page memory; without it a run fetches every page and remembers none",
+)
+DELTAFETCH_DIR = Setting(
+    "DELTAFETCH_DIR",
+    "",
+    _other_folder,
+    "an absolute path of a folder that this user may write to, or may make",
+    "Where the page memories are, one file per source; by default `pages/` in the state folder",
+)
+DELTAFETCH_RESET = Setting(
+    "DELTAFETCH_RESET",
+    "0",
+    _yes_or_no,
+    "1 or 0",
+    "Forget first which pages the source has",
+)
+DELTAFETCH_EXPIRY_DAYS = Setting(
+    "DELTAFETCH_EXPIRY_DAYS",
+    "90",
+    _number(0.0, 36500.0),
+    "days from 0 to 36500",
+    "A page that was last read in full longer ago is read in full again",
+)
+DELTAFETCH_MAX_PAGES = Setting(
+    "DELTAFETCH_MAX_PAGES",
+    "500000",
+    _whole(1, 10_000_000),
+    _whole_allowed(1, 10_000_000),
+    "A source remembers at most this many pages, those it has read last",
+)
+RETRY_DELAY_SECONDS = Setting(
+    "RETRY_DELAY_SECONDS",
+    "10",
+    _number(0.0, 3600.0),
+    "seconds from 0 to 3600",
+    "The pause before each of the two repeats of a request, and for a site that answers 429 without a time",
+)
+RETRY_AFTER_MAX_SECONDS = Setting(
+    "RETRY_AFTER_MAX_SECONDS",
+    "120",
+    _number(0.0, 3600.0),
+    "seconds from 0 to 3600",
+    "How long a crawl waits for a site that asks to be left alone; beyond that, later runs do",
+)
+POLITENESS_FLOOR_SECONDS = Setting(
+    "POLITENESS_FLOOR_SECONDS",
+    "0.25",
+    _number(0.0, 60.0),
+    "seconds from 0 to 60",
+    "No spider asks a site more often than once in this time, whatever its own settings; this machine's own "
+    "addresses are exempt",
+)
 SETTINGS: tuple[Setting[Any], ...] = (
     STATE_DIR,
     HOST_NAME,
@@ -206,6 +275,14 @@ SETTINGS: tuple[Setting[Any], ...] = (
     DRAIN_BATCHES_PER_SECOND,
     DRAIN_AT_CLOSE_SECONDS,
     SPOOL_MAX_BYTES,
+    DELTAFETCH_ENABLED,
+    DELTAFETCH_DIR,
+    DELTAFETCH_RESET,
+    DELTAFETCH_EXPIRY_DAYS,
+    DELTAFETCH_MAX_PAGES,
+    RETRY_DELAY_SECONDS,
+    RETRY_AFTER_MAX_SECONDS,
+    POLITENESS_FLOOR_SECONDS,
 )
 
 

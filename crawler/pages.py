@@ -3,8 +3,14 @@
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
+from weakref import ReferenceType
+
+from scrapy.http import Response
 
 from crawler.tickets import Ticket
+
+REFUSED = "refused"
+"""The flag of a response that never came to its callback: what there is of it, an errback has made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +19,12 @@ class Page:
 
     url: str
     ticket: Ticket
+    reference: "ReferenceType[Response] | None" = None
+
+    @property
+    def response(self) -> Response | None:
+        """The page itself, for as long as its callback or Scrapy holds it: until its items are delivered."""
+        return None if self.reference is None else self.reference()
 
 
 @dataclass(slots=True)

@@ -23,11 +23,15 @@ from crawler.delivery.courier import Courier
 from crawler.delivery.postgres import PostgresSink
 from crawler.delivery.spool import DrainLock, Spool
 from crawler.delivery.tables import CRAWLER_JOBS
+from crawler.drift.comparison import Review
+from crawler.drift.reviewer import Reviewer
 from crawler.exceptions import CardError, ItemRefused
+from crawler.failures import Failure
 from crawler.host.processes import is_running, process_identity
 from crawler.items import ItemEncoder
-from crawler.ledger import Counts, Run, RunLedger
+from crawler.ledger import FAILURES, Counts, Run, RunLedger
 from crawler.pages import PageBook
+from crawler.politeness.holds import SiteHolds
 from crawler.reactor import running_reactor
 from crawler.records import DeadLetter, Record, Stream, copy_line
 from crawler.tickets import Ticket
@@ -60,7 +64,9 @@ class LiveRun:
             host=configuration.host_name,
             max_bytes=configuration.item_max_bytes,
         )
+        self.holds = SiteHolds(configuration.retry_after_max_seconds, time.monotonic)
         self.pages = PageBook(max_items=configuration.limits.queue_max_items + 10_000)
+        self.reviewer = Reviewer(crawler)
         self.is_whole = True
         self._started = Run(
             self.run_id, self.source, configuration.host_name, process_identity(), time.time()
@@ -163,6 +169,7 @@ class LiveRun:
             if self._spool is not None:
                 self._spool.close()
             self._closed = True
+            self.reviewer.say_and_keep(ended, self.configuration.samples_dir)
 
     def _grace_seconds(self, after_signal: float) -> float:
         """Return how long to wait for the courier: after a stop signal, until that long after it."""
@@ -172,13 +179,16 @@ class LiveRun:
 
     def _announce(self) -> None:
         """Write the run's beginning to the ledger and PostgreSQL, and the end of runs that could not."""
+        past: list[Review] = []
         try:
             self._ledger = RunLedger(self.configuration.ledger_path)
+            past = self._ledger.reviews(self.source)
         except CardError as error:
             logger.error("The crawl goes on without its run ledger: %s", error)
         else:
             self._noted(self._ledger.start, self._started)
             self._close_orphans(self._ledger)
+        self.reviewer.recall(past)
         self.courier.offer(job_record(self._started))
 
     def _close_orphans(self, ledger: RunLedger) -> None:
@@ -208,6 +218,7 @@ class LiveRun:
         entry: Record | DeadLetter
         ticket = page.ticket if page else None
         try:
+            self.reviewer.survey.item(item, page)
             entry = self.encoder.encode(item, page.url if page else None, ticket)
         except ItemRefused as refused:
             self._say_refused(refused)
@@ -266,7 +277,17 @@ class LiveRun:
             dead=tally.dead,
             dropped=dropped,
             lost=failed + held,
+            **self._failures(),
         )
+
+    def _failures(self) -> dict[str, int]:
+        """Return how many requests failed for good, by kind."""
+        kinds: Counter[str] = Counter()
+        for failure in Failure:
+            kinds[failure.kind] += self._crawler.stats.get_value(
+                stats.failure(failure.kind, failure.reason), 0
+            )
+        return {kind: kinds[kind] for kind in FAILURES}
 
     def report(self) -> None:
         """Write the delivery's counters to the crawl's stats. Nothing to write before ``open``."""
@@ -282,6 +303,7 @@ class LiveRun:
             (stats.ITEMS_MENDED, self.encoder.mended),
         ):
             self._crawler.stats.set_value(name, value)
+        self.reviewer.report()
 
     def _on_progress(self, tickets: Counter[Ticket]) -> None:
         """In the courier's thread: pass the news on to the reactor's."""
@@ -317,7 +339,10 @@ class LiveRun:
     def _ended(self, reason: str) -> Run:
         counts = self.counts()
         status, error = self._verdict(reason, counts)
-        return replace(self._started, ended_at=time.time(), status=status, error=error, counts=counts)
+        ended = replace(self._started, ended_at=time.time(), status=status, error=error, counts=counts)
+        if (reason, status) == ("finished", "finished") and self._hurried_at is None:
+            return replace(ended, review=self.reviewer.review(ended))
+        return ended
 
 
 def _say_how_it_ended(run: Run) -> None:
@@ -337,6 +362,15 @@ def _say_how_it_ended(run: Run) -> None:
         f" + {missing} LOST" if missing else "",
         f" -- {run.error}" if run.error else "",
     )
+    failed = {kind: number for kind in FAILURES if (number := getattr(counts, kind))}
+    if failed:
+        logger.log(
+            logging.WARNING if counts.blocked or counts.broken else logging.INFO,
+            "The run %s failed to fetch %d pages: %s",
+            run.run_id,
+            sum(failed.values()),
+            ", ".join(f"{number} {kind}" for kind, number in failed.items()),
+        )
 
 
 def job_record(run: Run) -> Record:
@@ -352,7 +386,7 @@ def job_record(run: Run) -> Record:
             _timestamp(run.ended_at),
             run.counts.scraped if ended else None,
             run.error,
-            orjson.dumps(orjson.loads(run.counts.to_json())) if ended else None,
+            orjson.dumps(_job_stats(run)) if ended else None,
         )
     )
     return Record(Stream(CRAWLER_JOBS.name, run.source), run.run_id, line)
@@ -362,6 +396,14 @@ def spool_job(spool: Spool, run: Run) -> None:
     """Given a run of the ledger, have its row of ``crawler_jobs`` wait on the card. Raise CardError."""
     record = job_record(run)
     spool.append(record.stream, CRAWLER_JOBS.column_names, [record.line])
+
+
+def _job_stats(run: Run) -> dict[str, Any]:
+    """Return the counts and, of a run that was compared with earlier ones, what is odd about it."""
+    counts: dict[str, Any] = orjson.loads(run.counts.to_json())
+    if run.review is None or not run.review.compared_with:
+        return counts
+    return counts | {"drift": [finding.as_json() for finding in run.review.findings]}
 
 
 def _timestamp(seconds: float | None) -> str | None:

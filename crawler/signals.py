@@ -5,3 +5,12 @@ page_settled = object()
 
 Handlers get ``request``, the page's request, and ``page``, a ``crawler.pages.SettledPage``.
 """
+
+request_failed = object()
+"""No answer will come of a request, its retries included.
+
+Handlers get ``request``, the last one tried, and ``exception``.
+"""
+
+site_held = object()
+"""A site asked to be left alone for longer than a crawl waits. Handlers get ``site`` and ``seconds``."""

@@ -14,3 +14,34 @@ ITEMS_SPOOLED = "crawler/items/spooled"
 ITEMS_DEAD = "crawler/items/dead"
 ITEMS_LOST = "crawler/items/lost"
 """Items that were in RAM when the run ended."""
+PAGES_NOT_MODIFIED = "crawler/pages/not_modified"
+"""Pages the site said have not changed since their items were stored: no body came."""
+PAGES_SAME_CONTENT = "crawler/pages/same_content"
+"""Pages that came whole and were not parsed: they are as they were when their items were stored."""
+PAGES_UNDER_OLD_TAG = "crawler/pages/under_old_tag"
+"""Pages that changed while the site sent the entity tag, or the date, of their former content."""
+FAILED_REQUESTS_KEPT = "crawler/failed_requests/kept"
+"""Requests that failed and are in the ledger of failed requests now, and were not before."""
+FAILED_REQUESTS_RETRIED = "crawler/failed_requests/retried"
+"""Requests from the ledger that this run makes again."""
+FAILED_REQUESTS_RECOVERED = "crawler/failed_requests/recovered"
+"""Requests taken out of the ledger because their page is safe, or has not changed."""
+FAILED_REQUESTS_GIVEN_UP = "crawler/failed_requests/given_up"
+"""Requests taken out because asking again is of no use: gone, forbidden, too old, or for no callback."""
+FAILED_REQUESTS_PUSHED_OUT = "crawler/failed_requests/pushed_out"
+"""Requests taken out to make room for younger ones."""
+FAILED_REQUESTS_NOT_KEPT = "crawler/failed_requests/not_kept"
+"""Requests that could not be kept: they have no JSON form, or the card failed."""
+
+ITEMS_INVALID = "crawler/items/invalid"
+"""Dead letters that broke the types their own class declares."""
+
+
+def drift(kind: str) -> str:
+    """Return the name of the count of what was odd about the run: see ``crawler/drift/comparison.py``."""
+    return f"crawler/drift/{kind}"
+
+
+def failure(kind: str, reason: str) -> str:
+    """Return the name of the count of requests that failed so for good: see ``crawler/failures.py``."""
+    return f"crawler/failures/{kind}/{reason}"

@@ -39,6 +39,7 @@ class BooksSpider(SourceSpider):
     name = "books"
     base_url = "https://books.toscrape.com/"
     key = "upc"
+    schedule = "17 4 * * *"
     custom_settings = {"DOWNLOAD_DELAY": 0.5, "CONCURRENT_REQUESTS_PER_DOMAIN": 2}
 
     async def start(self) -> AsyncIterator[Request]:

@@ -47,6 +47,7 @@ class EarthquakesSpider(SourceSpider):
     name = "earthquakes"
     base_url = "https://earthquake.usgs.gov/"
     key = "event_id"
+    schedule = "7 * * * *"
     custom_settings = {"DOWNLOAD_DELAY": 5.0, "CONCURRENT_REQUESTS_PER_DOMAIN": 1}
 
     async def start(self) -> AsyncIterator[Request]:

@@ -35,6 +35,7 @@ class PypiReleasesSpider(SourceSpider):
     base_url = "https://pypi.org/"
     key = ("project", "version")
     spool_first = True
+    schedule = "*/5 * * * *"
     custom_settings = {"DOWNLOAD_DELAY": 5.0, "CONCURRENT_REQUESTS_PER_DOMAIN": 1}
 
     async def start(self) -> AsyncIterator[Request]:

@@ -39,6 +39,7 @@ class PythonDocsSpider(SourceSpider):
     name = "python_docs"
     base_url = "https://docs.python.org/3/"
     key = "page"
+    schedule = "43 5 * * 1"
     custom_settings = {"DOWNLOAD_DELAY": 1.0, "CONCURRENT_REQUESTS_PER_DOMAIN": 1}
 
     async def start(self) -> AsyncIterator[Request]:

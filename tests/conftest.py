@@ -153,7 +153,7 @@ def sites_of_session() -> Iterator[dict[str, str]]:
 def sites(sites_of_session: dict[str, str]) -> dict[str, str]:
     """The base URL of each local site, all in their first revision and without faults."""
     for base_url in sites_of_session.values():
-        control(base_url, revision=1, share=0.1, faults=[])
+        control(base_url, revision=1, share=0.1, rewrites={}, faults=[], robots=None, validators="both")
     return sites_of_session
 
 

@@ -17,9 +17,10 @@ from scrapy.commands import crawl
 from scrapy.crawler import Crawler
 from scrapy.exceptions import UsageError
 
-from crawler.command import FINDINGS, MISUSE, start_up_problem
+from crawler.command import FINDINGS, MISUSE, installation_problem
 from crawler.exceptions import ConfigurationError, CrawlerError
 from crawler.reactor import running_reactor
+from crawler.source import revisit_of
 
 if TYPE_CHECKING:
     from crawler.run import LiveRun
@@ -36,7 +37,12 @@ NEEDED_COMPONENTS = (
     ("ITEM_PIPELINES", "pipelines.deliver.DeliverPipeline", 900),
     ("EXTENSIONS", "extensions.run_ledger.RunLedger", 0),
     ("SPIDER_MIDDLEWARES", "crawler.middlewares.tickets.TicketMiddleware", 950),
+    ("SPIDER_MIDDLEWARES", "crawler.middlewares.failed_requests.FailedRequestMiddleware", 50),
+    ("DOWNLOADER_MIDDLEWARES", "crawler.middlewares.retry_after.RetryAfterMiddleware", 950),
+    ("EXTENSIONS", "extensions.politeness.Politeness", 0),
 )
+# What a crawl owes to a site is the operator's to decide, in the environment or with -s.
+OPERATORS_SETTINGS = ("POLITENESS_FLOOR_SECONDS", "RETRY_AFTER_MAX_SECONDS")
 
 
 class Command(crawl.Command):
@@ -55,7 +61,7 @@ class Command(crawl.Command):
         assert self.crawler_process is not None
         if len(args) != 1:
             raise UsageError("name one spider; `scrapy list` shows them", print_help=False)
-        problem = start_up_problem(self.settings)
+        problem = installation_problem()
         if problem is not None:
             self._refuse(problem)
             return
@@ -102,15 +108,33 @@ class Command(crawl.Command):
 
 
 def _prepared(crawler: Crawler) -> "LiveRun":
-    """Given the crawler, return its run. Raise ConfigurationError for what its spider gets wrong."""
+    """Given the crawler, return its run. Raise ConfigurationError for all that is wrong with it."""
+    from crawler.config import read_configuration
+    from crawler.drift.reviewer import problems_of_drift
     from crawler.run import LiveRun
 
-    problems = [
+    problems = problems_of_drift(crawler.spidercls)
+    try:
+        revisit_of(crawler.spidercls)
+    except ValueError as error:
+        problems.append(str(error))
+    problems += [
         f"{setting} of the spider {crawler.spidercls.name!r} lacks {path!r}, without which its items "
-        f"are not delivered; allowed: {setting} with {path!r}: {order}"
+        "are not delivered, what fails is forgotten, or its site is not spared; "
+        f"allowed: {setting} with {path!r}: {order}"
         for setting, path, order in NEEDED_COMPONENTS
         if crawler.settings.getwithbase(setting).get(path) is None
     ]
+    problems += [
+        f"{name} is in the custom_settings of the spider {crawler.spidercls.name!r}; allowed: in the "
+        f"environment as CRAWLER_{name}, or with -s"
+        for name in OPERATORS_SETTINGS
+        if name in (crawler.spidercls.custom_settings or {})
+    ]
+    try:
+        read_configuration(crawler.settings.get, os.environ)
+    except ConfigurationError as error:
+        problems = [*error.problems, *problems]
     if problems:
         raise ConfigurationError(problems)
     return LiveRun.of(crawler)

@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from scrapy.exceptions import UsageError
 
-from crawler.command import FINDINGS, FINE, OperatorCommand, print_json, required_database
+from crawler.command import FINDINGS, FINE, ActionCommand, moment, print_json, required_database
 from crawler.exceptions import CrawlerError, SinkError
 from crawler.host.processes import is_running
 from crawler.records import line_fields
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
 Action: TypeAlias = "Callable[[Configuration, Spool, argparse.Namespace], int]"
 
 
-class Command(OperatorCommand):
-    """One subcommand per thing an operator does with the spool."""
+class Command(ActionCommand):
+    """One action per thing an operator does with the spool."""
 
-    def syntax(self) -> str:
-        """Return the form of the command line."""
-        return "[options] status|list|drain|export|verify|dead|replay [ID ...]"
+    actions = ("status", "list", "drain", "export", "verify", "dead", "replay")
+    take_ids = ("dead", "replay")
+    ids_are = "dead letters"
 
     def short_desc(self) -> str:
         """Return one line for the list of commands."""
@@ -49,24 +48,13 @@ class Command(OperatorCommand):
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's options."""
         super().add_options(parser)
-        parser.add_argument("action", choices=sorted(ACTIONS), help="what to do")
-        parser.add_argument("ids", nargs="*", type=int, metavar="ID", help="dead letters (default: all)")
         parser.add_argument("--forget", action="store_true", help="with dead: delete what is named")
         parser.add_argument("--all", action="store_true", help="with dead --forget: delete every one")
-
-    def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Take the IDs that follow an option: argparse takes positional arguments in one piece."""
-        super().process_options(args, opts)
-        opts.ids = [*opts.ids, *(int(text) for text in args if text.isdecimal())]
-        args[:] = [text for text in args if not text.isdecimal()]
 
     def act(self, configuration: "Configuration", opts: argparse.Namespace) -> int:
         """Open this host's spool and do what was asked."""
         from crawler.delivery.spool import Spool
 
-        if opts.ids and opts.action not in ("dead", "replay"):
-            message = f"{opts.action} takes no ID; allowed: dead ID ... and replay ID ..."
-            raise UsageError(message, print_help=False)
         with closing(Spool(configuration.spool_path, max_bytes=configuration.spool_max_bytes)) as spool:
             return ACTIONS[opts.action](configuration, spool, opts)
 
@@ -264,11 +252,6 @@ def _report_number(what: str, number: int, opts: argparse.Namespace) -> int:
     else:
         print(f"{number} dead letters {what}")
     return FINE if number or not opts.ids else FINDINGS
-
-
-def moment(seconds: float) -> str:
-    """Given seconds since the epoch, return ISO 8601 in UTC, to the second."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def duration(seconds: float) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-Kind = Literal["delay", "status", "partial", "drop"]
+Kind = Literal["delay", "status", "challenge", "partial", "drop"]
+RetryAfter = Literal["seconds", "date", "none"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+RETRY_AFTER_FORMS: tuple[RetryAfter, ...] = get_args(RetryAfter)
 EVERY_PAGE = r"^(?!/robots\.txt$)"
 """robots.txt is spared unless a fault names it: its failure is a test of its own."""
 
@@ -23,8 +25,10 @@ class Fault:
 
     It strikes the first ``times`` answers of each such path, or all of them when ``times`` is None.
     ``delay`` waits ``delay_seconds`` before any answer, ``status`` answers ``status`` (with
-    Retry-After for 429 and 503), ``partial`` declares the whole length and closes the connection
-    half-way, ``drop`` resets the connection without an answer.
+    Retry-After for 429 and 503, in the form ``retry_after``), ``challenge`` answers ``status``, which may
+    be 200, as Cloudflare does to those it takes for robots, ``partial`` declares the whole length and
+    closes the connection half-way, ``drop`` resets the connection without an answer. The clock that the
+    headers of a ``status`` tell is ``clock_ahead_seconds`` ahead.
     """
 
     kind: Kind
@@ -33,6 +37,8 @@ class Fault:
     paths: str = EVERY_PAGE
     status: int = 500
     retry_after_seconds: int = 1
+    retry_after: RetryAfter = "seconds"
+    clock_ahead_seconds: int = 0
     delay_seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -43,8 +49,12 @@ class Fault:
             raise FaultError(f"share={self.share!r} of a fault; allowed: 0 to 1")
         if self.times is not None and self.times < 1:
             raise FaultError(f"times={self.times!r} of a fault; allowed: 1 or more, or null")
-        if not 400 <= self.status <= 599:
+        if not 400 <= self.status <= 599 and (self.kind, self.status) != ("challenge", 200):
             raise FaultError(f"status={self.status!r} of a fault; allowed: 400 to 599")
+        if self.retry_after not in RETRY_AFTER_FORMS:
+            raise FaultError(
+                f"retry_after={self.retry_after!r} of a fault; allowed: {', '.join(RETRY_AFTER_FORMS)}"
+            )
         try:
             re.compile(self.paths)
         except re.error as error:

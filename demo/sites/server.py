@@ -3,21 +3,30 @@
 ``POST /-/control`` takes a JSON object; each member is optional and replaces what was set before:
 
     {"revision": 2, "share": 0.05,
+     "rewrites": {"star-rating": "stars", "<h1>": "<h2>"},
      "faults": [{"kind": "status", "status": 500, "share": 0.2, "times": 2},
-                {"kind": "delay", "delay_seconds": 0.5, "paths": "^/catalogue/"}]}
+                {"kind": "delay", "delay_seconds": 0.5, "paths": "^/catalogue/"}],
+     "robots": "User-agent: *\\nCrawl-delay: 2\\n",
+     "validators": "both"}
 
 From one revision to the next exactly ``share`` of the items change, and going back shows the old
-pages again. ``demo.sites.faults.Fault`` lists the fields of a fault. The answer is the new state.
+pages again. ``rewrites`` replaces texts in every page, as when a site changes its markup.
+``demo.sites.faults.Fault`` lists the fields of a fault. ``robots`` is served in the place
+of the site's robots.txt; null brings that back. ``validators`` says what a page is known by, and how
+honestly: see ``VALIDATORS``. The answer is the new state.
 
 ``GET /-/requests`` returns what was served since the start or the last ``DELETE /-/requests``:
-requests, answers by status, faults by kind, body bytes sent, and requests by path.
+requests, answers by status, faults by kind, body bytes sent, requests by path, and of the first ten
+thousand the moment each came (seconds since the epoch) and its path.
 """
 
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from email.utils import format_datetime, parsedate_to_datetime
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
+from email.utils import format_datetime, formatdate, parsedate_to_datetime
 from functools import partial
 from gzip import compress
 from hashlib import blake2b
@@ -40,7 +49,16 @@ LOOPBACK = "127.0.0.1"
 PAGES_CACHED = 1500
 """About 20 MB: a whole full-scale site, so that a second crawl costs no rendering."""
 
+ARRIVALS_KEPT = 10_000
 SMALLEST_COMPRESSED = 256
+VALIDATORS = {
+    "both": "an entity tag and a date, and 304 for who has the page already",
+    "tag": "a tag only",
+    "date": "a date only",
+    "none": "neither",
+    "unheeded": "both, but every answer is the whole page",
+    "stuck": "those of the first revision whatever the page says, and every answer is the whole page",
+}
 LAST_REVISION = 1000
 
 
@@ -82,6 +100,7 @@ class Served:
     by_status: Counter[int] = field(default_factory=Counter)
     by_fault: Counter[str] = field(default_factory=Counter)
     by_path: Counter[str] = field(default_factory=Counter)
+    arrivals: list[tuple[float, str]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -90,6 +109,7 @@ class Served:
             "by_status": dict(self.by_status),
             "by_fault": dict(self.by_fault),
             "by_path": dict(self.by_path),
+            "arrivals": self.arrivals,
         }
 
 
@@ -147,8 +167,11 @@ class SiteResource(Resource):
         self.reactor = reactor
         self.revision = FIRST
         self.faults: list[Fault] = []
+        self.robots: str | None = None
+        self.validators = "both"
         self.plan = FaultPlan(seed)
         self.served = Served()
+        self.rewrites: dict[str, str] = {}
         self._representations: dict[tuple[str, Revision], Representation] = {}
 
     def render(self, request: Request) -> int:
@@ -174,7 +197,10 @@ class SiteResource(Resource):
                 answer: dict[str, Any] = {
                     "revision": self.revision.number,
                     "share": self.revision.share,
+                    "rewrites": self.rewrites,
                     "faults": [asdict(fault) for fault in self.faults],
+                    "robots": self.robots,
+                    "validators": self.validators,
                 }
             case "GET", "/-/requests":
                 answer = self.served.as_json()
@@ -187,23 +213,33 @@ class SiteResource(Resource):
         exchange.send(200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
 
     def _control(self, order: Any) -> None:
-        known = {"revision", "share", "faults"}
+        known = {"revision", "share", "rewrites", "faults", "robots", "validators"}
         if not isinstance(order, dict) or not order.keys() <= known:
             raise ControlError(
                 f"control {order!r}; allowed: an object with any of {', '.join(sorted(known))}"
             )
         revision = parse_revision(order, self.revision)
+        rewrites = parse_rewrites(order, self.rewrites)
         faults = order.get("faults")
         if not isinstance(faults, list | None):
             raise FaultError(f"faults={faults!r}; allowed: a list of objects")
         if faults is not None:
             self.faults = parse_faults(faults)
             self.plan = FaultPlan(self.seed, self.faults)
+        if not isinstance(order.get("robots"), str | None):
+            raise ControlError(f"robots={order['robots']!r}; allowed: a text, or null")
+        self.robots = order.get("robots", self.robots)
+        self.validators = parse_validators(order, self.validators)
         self.revision = revision
+        if rewrites != self.rewrites:
+            self.rewrites = rewrites
+            self._representations.clear()
 
     def _serve(self, exchange: Exchange) -> None:
         self.served.requests += 1
         self.served.by_path[exchange.path] += 1
+        if len(self.served.arrivals) < ARRIVALS_KEPT:
+            self.served.arrivals.append((time.time(), exchange.path))
         faults = self.plan.strike(exchange.path)
         self.served.by_fault.update(fault.kind for fault in faults)
         delay = sum(fault.delay_seconds for fault in faults if fault.kind == "delay")
@@ -216,27 +252,22 @@ class SiteResource(Resource):
     def _answer(self, exchange: Exchange, fault: Fault | None) -> None:
         if fault is not None and fault.kind == "drop":
             exchange.drop()
-        elif fault is not None and fault.kind == "status":
-            headers = {"Content-Type": "text/html"}
-            if fault.status in (429, 503):
-                headers["Retry-After"] = str(fault.retry_after_seconds)
-            self._send(exchange, fault.status, headers, b"<h1>This is a fault, as ordered</h1>\n")
+        elif fault is not None and fault.kind in ("status", "challenge"):
+            self._send(exchange, fault.status, headers_of(fault), b"<h1>This is a fault, as ordered</h1>\n")
+        elif exchange.path == "/robots.txt" and self.robots is not None:
+            self._send(exchange, 200, {"Content-Type": "text/plain"}, self.robots.encode())
         else:
             self._answer_page(exchange, cut=fault is not None)
 
     def _answer_page(self, exchange: Exchange, cut: bool) -> None:
-        found = self._representation(exchange.path)
+        found = self._representation(exchange.path, self.revision)
         if found is None:
             self._send(exchange, 404, {"Content-Type": "text/html"}, b"<h1>Not Found</h1>\n")
             return
         zipped = found.gzipped if accepts_gzip(exchange.header("accept-encoding")) else None
-        headers = {
-            "Content-Type": found.page.content_type,
-            "ETag": found.tag if zipped is None else gzip_tag(found.tag),
-            "Last-Modified": format_datetime(found.page.modified, usegmt=True),
-            "Vary": "Accept-Encoding",
-        }
-        if is_known(exchange, found):
+        headers = {"Content-Type": found.page.content_type, "Vary": "Accept-Encoding"}
+        headers |= self._validators(exchange.path, found, is_zipped=zipped is not None)
+        if self.validators not in ("unheeded", "stuck") and is_known(exchange, found):
             self._send(exchange, 304, headers, b"")
         elif zipped is None:
             self._send(exchange, 200, headers, found.page.body, cut)
@@ -254,17 +285,52 @@ class SiteResource(Resource):
         self.served.by_status[status] += 1
         self.served.bytes_sent += exchange.send(status, headers, body, cut)
 
-    def _representation(self, path: str) -> Representation | None:
-        found = self._representations.get((path, self.revision))
+    def _validators(self, path: str, found: Representation, *, is_zipped: bool) -> dict[str, str]:
+        """Return the headers by which a page is known, as ``validators`` was ordered."""
+        if self.validators == "stuck":
+            found = self._representation(path, FIRST) or found
+        headers = {}
+        if self.validators not in ("none", "date"):
+            headers["ETag"] = gzip_tag(found.tag) if is_zipped else found.tag
+        if self.validators not in ("none", "tag"):
+            headers["Last-Modified"] = format_datetime(found.page.modified, usegmt=True)
+        return headers
+
+    def _representation(self, path: str, revision: Revision) -> Representation | None:
+        found = self._representations.get((path, revision))
         if found is None:
-            page = self.site.page(path, self.revision)
+            page = self.site.page(path, revision)
             if page is None:
                 return None
-            found = represent(page, path)
+            found = represent(rewritten(page, self.rewrites), path)
             if len(self._representations) >= PAGES_CACHED:
                 self._representations.clear()
-            self._representations[path, self.revision] = found
+            self._representations[path, revision] = found
         return found
+
+
+def headers_of(fault: Fault) -> dict[str, str]:
+    """Return the headers of an answer that is a fault."""
+    headers = {"Content-Type": "text/html"}
+    if fault.kind == "challenge":
+        return headers | {"cf-mitigated": "challenge"}
+    now = time.time() + fault.clock_ahead_seconds
+    headers["Date"] = formatdate(now, usegmt=True)
+    if fault.status in (429, 503) and fault.retry_after == "seconds":
+        headers["Retry-After"] = str(fault.retry_after_seconds)
+    if fault.status in (429, 503) and fault.retry_after == "date":
+        headers["Retry-After"] = formatdate(now + fault.retry_after_seconds, usegmt=True)
+    return headers
+
+
+def rewritten(page: Page, rewrites: Mapping[str, str]) -> Page:
+    """Return the page with the texts replaced; if there was any, as published an hour later."""
+    body = page.body
+    for text, other in rewrites.items():
+        body = body.replace(text.encode(), other.encode())
+    return (
+        page if body == page.body else replace(page, body=body, modified=page.modified + timedelta(hours=1))
+    )
 
 
 def represent(page: Page, path: str) -> Representation:
@@ -307,6 +373,24 @@ def parse_revision(order: Mapping[str, Any], current: Revision) -> Revision:
     if not isinstance(share, int | float) or not 0 <= share <= 1:
         raise ControlError(f"share={share!r}; allowed: a number from 0 to 1")
     return Revision(number, share)
+
+
+def parse_rewrites(order: Mapping[str, Any], current: dict[str, str]) -> dict[str, str]:
+    """Given a control order, return the rewrites it asks for. Raise ControlError for bad ones."""
+    rewrites = order.get("rewrites", current)
+    if not isinstance(rewrites, dict) or not all(
+        text and isinstance(other, str) for text, other in rewrites.items()
+    ):
+        raise ControlError(f"rewrites={rewrites!r}; allowed: an object of texts, none of them in place of ''")
+    return rewrites
+
+
+def parse_validators(order: Mapping[str, Any], current: str) -> str:
+    """Given a control order, return how pages are to be known. Raise ControlError for a bad word."""
+    validators = order.get("validators", current)
+    if validators not in VALIDATORS:
+        raise ControlError(f"validators={validators!r}; allowed: {', '.join(VALIDATORS)}")
+    return str(validators)
 
 
 def local_sites(seed: int, scale: Scale, python_docs_dir: Path | None = None) -> list[LocalSite]:

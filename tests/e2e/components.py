@@ -1,4 +1,4 @@
-"""What crawls of the tests are run with: components that watch, a page memory, and some that fail."""
+"""What crawls of the tests are run with: components that watch, some that remember, and some that fail."""
 
 import asyncio
 import os
@@ -10,11 +10,15 @@ from itemadapter import ItemAdapter
 from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import DropItem
+from scrapy.resolver import CachingThreadedResolver
+from twisted.internet.defer import Deferred, succeed
 
 from crawler.delivery import courier
 from crawler.delivery.postgres import Sink
 from crawler.delivery.spool import Batch, Settlement
+from crawler.middlewares.failed_requests import FailedRequestMiddleware
 from crawler.pages import SettledPage
+from crawler.request_json import KEY_META
 from crawler.run import LiveRun
 from crawler.signals import page_settled
 
@@ -165,3 +169,37 @@ class Held:
             most_in_pipelines = max(most_in_pipelines, len(self._run.pages._pages))
             os.pwrite(self._file, f"{most_queued:12} {most_in_pipelines:12}".encode(), 0)
             await asyncio.sleep(0.05)
+
+
+class EverywhereIsHere(CachingThreadedResolver):
+    """A resolver by which every host is this machine, but none has an address that says so."""
+
+    def getHostByName(self, name: str, timeout: Any = ()) -> "Deferred[str]":  # noqa: N802 -- Twisted's
+        return succeed("127.0.0.1")
+
+
+class ForgetsWhatItHandsOut:
+    """Takes failed requests out of the ledger when they are handed out, not when their pages are safe."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        extension = cls(crawler)
+        crawler.signals.connect(extension.spider_opened, signals.spider_opened)
+        return extension
+
+    def spider_opened(self, spider: Spider) -> None:
+        middleware = self._crawler.get_spider_middleware(FailedRequestMiddleware)
+        assert middleware is not None
+        take_over = middleware._take_over
+
+        async def take_over_and_forget() -> list[Request]:
+            requests = await take_over()
+            for request in requests:
+                middleware._take_out(request.meta[KEY_META])
+            await middleware._flush()
+            return requests
+
+        middleware._take_over = take_over_and_forget  # type: ignore[method-assign]

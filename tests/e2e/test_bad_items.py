@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.spiders.odd import kept, refused
+from tests.e2e.spiders.odd import invalid, kept, refused
 from tests.support.crawls import TEST_SPIDERS, Host
 
 pytestmark = pytest.mark.e2e
@@ -40,7 +40,7 @@ STORED: dict[str, Any] = {
 }
 EXACT_NUMBERS = ("decimal", "decimal exponent", "huge integer", "below 64 bits")
 REASONS = {
-    "no item": "a int is not an item; yield a dataclass, a dict or a scrapy.Item",
+    "no item": "an int is not an item; yield a dataclass, a dict or a scrapy.Item",
     "text as item": "a str is not an item",
     "no key": "the key field 'id' is missing",
     "key of none": "the key field 'id' is missing",
@@ -91,6 +91,43 @@ def test_each_odd_item_has_its_stated_form_or_is_a_dead_letter_and_costs_no_neig
     assert host.report("spool", "dead", "--forget", "--all") == {"forgotten": len(REASONS) - 1}
     status = host.scrapy("spool", "status", "--json")
     assert (status.status, json.loads(status.out)["findings"]) == (0, [])
+
+
+INVALID = {
+    "price of text": "the field 'price' is a str; allowed: Decimal",
+    "price of float": "the field 'price' is a float; allowed: Decimal",
+    "no price": "the field 'price' is None, but required; allowed: Decimal",
+    "amount of bool": "the field 'amount' is a bool; allowed: int",
+    "date for a time": "the field 'seen' is a date; allowed: datetime",
+    "number among tags": "the field 'tags[1]' is an int; allowed: str",
+    "two at once": (
+        "the field 'amount' is a str; allowed: int; the field 'note' is an int; allowed: str or None"
+    ),
+}
+
+
+def test_an_item_that_breaks_its_own_types_is_a_dead_letter_with_the_reason(host: Host) -> None:
+    assert INVALID.keys() == invalid().keys()
+    done = host.crawl("typed", *TEST_SPIDERS)
+    assert done.status == 0, done.err
+    assert {key for key, _content in host.versions("typed")} == {
+        "good",
+        "a dict",
+        *(f"before {name}" for name in INVALID),
+    }
+    letters = host.dead_letters()
+    assert {letter.key: letter.reason for letter in letters} == INVALID
+    assert {letter.code for letter in letters} == {"invalid"}
+    assert b"'1.50'" in letters[0].payload
+    counts = host.run().counts
+    assert (counts.stored, counts.dead, counts.lost) == (2 + len(INVALID), len(INVALID), 0)
+    assert f"'crawler/items/invalid': {len(INVALID)}" in done.err
+    # A dead letter is safe: both pages count as seen.
+    assert "'crawler/pages/settled': 2" in done.err
+    # What cannot be checked is said once, when the crawl opens, and no value is in the log.
+    assert done.err.count("Items are not held to a type that cannot be read: Typed.loose") == 1
+    assert "cannot be read: NeverYielded.loose" in done.err
+    assert "1.50" not in done.err
 
 
 def test_a_row_that_postgresql_refuses_is_replayed_once_its_cause_is_gone(host: Host) -> None:

@@ -54,8 +54,9 @@ def listening_ports(pid: int) -> list[int]:
 def test_stores_every_item_once_and_a_second_crawl_adds_nothing(
     source: str, host: Host, sites: dict[str, str]
 ) -> None:
-    for _ in range(2):
-        done = host.crawl(source, *addresses(sites[source]))
+    # The page memory would keep the second from seeing any of them.
+    for option in ("DELTAFETCH_ENABLED=1", "DELTAFETCH_ENABLED=0"):
+        done = host.crawl(source, *addresses(sites[source]), "-s", option)
         assert done.status == 0, done.err
 
     versions = host.versions(source)
@@ -82,6 +83,30 @@ def test_a_thing_that_changes_and_changes_back_has_three_rows(host: Host, sites:
     for key in (key for key, number in rows.items() if number == 3):
         first, second, third = (content for name, content in versions if name == key)
         assert first == third != second
+
+
+@pytest.mark.parametrize(
+    ("source", "is_window"),
+    [
+        ("earthquakes", False),
+        pytest.param("pypi_releases", True, marks=pytest.mark.slow),
+        pytest.param("python_docs", False, marks=pytest.mark.slow),
+    ],
+)
+def test_what_has_changed_since_the_last_crawl_is_added_and_nothing_else(
+    source: str, is_window: bool, host: Host, sites: dict[str, str]
+) -> None:
+    """An event or a page that is revised gets a second row; a feed that has moved on, rows of new things."""
+    for revision in (1, 2):
+        control(sites[source], revision=revision)
+        done = host.crawl(source, *addresses(sites[source]))
+        assert done.status == 0, done.err
+
+    changed = changed_count(COUNTS[source], share=0.1)
+    assert changed > 0
+    rows = Counter(key for key, _content in host.versions(source))
+    wanted = {1: COUNTS[source] + changed} if is_window else {2: changed, 1: COUNTS[source] - changed}
+    assert Counter(rows.values()) == wanted
 
 
 def test_the_books_of_a_run_are_the_same_in_the_ledger_in_postgresql_and_in_the_report(host: Host) -> None:

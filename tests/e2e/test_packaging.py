@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 
 PROJECT = Path(__file__).parents[2]
 PACKAGES = ("crawler", "spiders", "pipelines", "extensions")
-SPIDERS = ["books", "earthquakes", "pypi_releases", "python_docs"]
+SPIDERS = sorted(file.stem for file in (PROJECT / "spiders").glob("[a-z]*.py"))
 SHIPPED_FILES = ("setup.py", "scrapy.cfg", "pyproject.toml")
 DEPENDENCIES = sysconfig.get_path("purelib")
 SCRIPTS = Path(sysconfig.get_path("scripts"))

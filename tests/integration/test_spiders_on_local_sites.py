@@ -9,7 +9,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from email.message import Message
 from http.client import IncompleteRead
 from pathlib import Path
@@ -101,7 +100,7 @@ def sites_of_module() -> Iterator[dict[str, str]]:
 def sites(sites_of_module: dict[str, str]) -> dict[str, str]:
     """The base URL of each site, all in their first revision, without faults, counting from 0."""
     for base_url in sites_of_module.values():
-        control(base_url, revision=1, share=0.1, faults=[])
+        control(base_url, revision=1, share=0.1, rewrites={}, faults=[], robots=None, validators="both")
         requests_served(base_url, reset=True)
     return sites_of_module
 
@@ -156,35 +155,6 @@ def test_cut_dropped_slow_and_refused_answers_cost_no_item(sites: dict[str, str]
     }
 
 
-def test_what_a_book_looks_like(sites: dict[str, str], crawler: Crawler) -> None:
-    items = list(crawler.crawl("books", sites["books"]).items.values())
-    for item in items:
-        assert item["url"].startswith(sites["books"] + "catalogue/")
-        assert item["image_url"].startswith(sites["books"] + "media/cache/")
-        assert item["currency"] == "GBP"
-        assert 10 <= float(item["price"]) < 60
-        assert 1 <= item["available"] <= 22
-        assert item["rating"] in range(1, 6)
-        assert item["category"] not in (None, "Books")
-        assert item["title"]
-    assert any(not item["title"].isascii() for item in items)
-    assert len({item["rating"] for item in items}) > 1
-
-
-@pytest.mark.parametrize(
-    ("spider", "fields"),
-    [("earthquakes", ("time", "updated")), ("pypi_releases", ("published",))],
-)
-def test_times_are_in_utc_and_say_so(
-    spider: str, fields: tuple[str, ...], sites: dict[str, str], crawler: Crawler
-) -> None:
-    for item in crawler.crawl(spider, sites[spider]).items.values():
-        for field in fields:
-            offset = datetime.fromisoformat(item[field]).utcoffset()
-            assert offset is not None
-            assert not offset
-
-
 @pytest.mark.slow
 def test_the_full_catalogue_of_books(crawler: Crawler) -> None:
     with running_sites() as addresses:
@@ -232,12 +202,56 @@ class TestServer:
             ):
                 assert fetch(url, Accept_Encoding=coding, **condition)[::2] == (304, b"")
 
+    @pytest.mark.parametrize(
+        ("validators", "names"),
+        [
+            ("both", {"ETag", "Last-Modified"}),
+            ("tag", {"ETag"}),
+            ("date", {"Last-Modified"}),
+            ("none", set()),
+        ],
+    )
+    def test_what_a_page_is_known_by_is_as_ordered(
+        self, validators: str, names: set[str], sites: dict[str, str]
+    ) -> None:
+        control(sites["books"], validators=validators)
+        _, headers, _ = fetch(sites["books"])
+        assert {"ETag", "Last-Modified"} & set(headers.keys()) == names
+
+    @pytest.mark.parametrize("validators", ["unheeded", "stuck"])
+    def test_a_site_can_be_ordered_to_send_everything_and_to_lie(
+        self, validators: str, sites: dict[str, str]
+    ) -> None:
+        url = sites["earthquakes"] + FEED_PATHS["earthquakes"]
+        _, first, body = fetch(url)
+        control(sites["earthquakes"], validators=validators)
+        assert fetch(url, If_None_Match=first["ETag"])[::2] == (200, body)
+        control(sites["earthquakes"], revision=2)
+        _, second, changed = fetch(url)
+        assert changed != body
+        assert (second["ETag"] == first["ETag"]) is (validators == "stuck")
+        assert (second["Last-Modified"] == first["Last-Modified"]) is (validators == "stuck")
+
     def test_a_changed_page_is_sent_again(self, sites: dict[str, str]) -> None:
         url = sites["earthquakes"] + FEED_PATHS["earthquakes"]
         _, headers, _ = fetch(url)
         control(sites["earthquakes"], revision=2)
         assert fetch(url, If_None_Match=headers["ETag"])[0] == 200
         assert fetch(url, If_Modified_Since=headers["Last-Modified"])[0] == 200
+
+    def test_rewritten_markup_is_another_page_until_it_is_back(self, sites: dict[str, str]) -> None:
+        url = sites["books"] + "catalogue/page-2.html"
+        _, headers, body = fetch(url)
+        control(sites["books"], rewrites={"product_pod": "product-card", "star-rating": "stars"})
+        status, rewritten, other = fetch(url, If_None_Match=headers["ETag"])
+        assert (status, other) == (
+            200,
+            body.replace(b"product_pod", b"product-card").replace(b"star-rating", b"stars"),
+        )
+        assert rewritten["ETag"] != headers["ETag"]
+        assert fetch(url, If_Modified_Since=headers["Last-Modified"])[0] == 200
+        control(sites["books"], rewrites={})
+        assert fetch(url, If_None_Match=headers["ETag"])[0] == 304
 
     def test_refusals_say_when_to_come_back(self, sites: dict[str, str]) -> None:
         fault = {"kind": "status", "status": 429, "retry_after_seconds": 7, "times": 1}
@@ -267,8 +281,12 @@ class TestServer:
         [
             ({"revision": 0}, "revision=0; allowed: an integer from 1"),
             ({"share": 2}, "share=2; allowed: a number from 0 to 1"),
+            ({"rewrites": {"a": 1}}, "allowed: an object of texts"),
+            ({"rewrites": {"": "a"}}, "none of them in place of ''"),
             ({"faults": "all"}, "allowed: a list of objects"),
-            ({"speed": 1}, "allowed: an object with any of faults, revision, share"),
+            ({"robots": 1}, "robots=1; allowed: a text, or null"),
+            ({"validators": "some"}, "validators='some'; allowed: both, tag, date, none"),
+            ({"speed": 1}, "any of faults, revision, rewrites, robots, share, validators"),
         ],
     )
     def test_a_bad_order_is_refused_with_the_allowed_form(

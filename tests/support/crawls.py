@@ -25,7 +25,10 @@ POLL_SECONDS = 0.05
 MEBIBYTE = 1024 * 1024
 TEST_SPIDERS = ("-s", "SPIDER_MODULES=tests.e2e.spiders")
 # Local sites are owed no politeness.
-AT_FULL_SPEED = ("-s", "DOWNLOAD_DELAY=0", "-s", "CONCURRENT_REQUESTS_PER_DOMAIN=16")
+AT_FULL_SPEED = (
+    *("-s", "DOWNLOAD_DELAY=0", "-s", "CONCURRENT_REQUESTS_PER_DOMAIN=16"),
+    *("-s", "AUTOTHROTTLE_ENABLED=0", "-s", "RETRY_DELAY_SECONDS=0"),
+)
 # Behind delivery: it sees only what has been taken charge of.
 WITNESS = {"components.Witness": 950}
 # A spool of the real size would be written to the disk once per test.

@@ -4,11 +4,13 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from crawler import options
-from crawler.commands.spool import ACTIONS
+from crawler.commands import failed, spool
+from crawler.failures import Failure
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = ("crawler", "spiders", "pipelines", "extensions")
@@ -47,10 +49,20 @@ def test_every_setting_is_documented_with_what_is_allowed(setting: options.Setti
         assert f"| `{setting.default}` |" in row
 
 
-@pytest.mark.parametrize("action", sorted(ACTIONS))
-def test_every_spool_action_is_in_the_readme(action: str) -> None:
+@pytest.mark.parametrize("command", [failed, spool], ids=lambda command: command.__name__)
+def test_every_action_of_a_command_is_in_the_readme_and_can_be_chosen(command: ModuleType) -> None:
+    name = command.__name__.rpartition(".")[2]
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert re.search(rf"scrapy spool [a-z` /]*{action}\b|`{action}\b", readme)
+    rows = re.findall(rf"^\| `scrapy {name} .*", readme, re.MULTILINE)
+    named = set(re.findall(r"[a-z]+", " ".join(row.split("|")[1] for row in rows)))
+    assert set(command.ACTIONS) <= named
+    assert sorted(command.ACTIONS) == sorted(command.Command.actions)
+
+
+@pytest.mark.parametrize("failure", Failure, ids=lambda failure: failure.name)
+def test_every_kind_of_failure_is_explained(failure: Failure) -> None:
+    page = (REPOSITORY / "docs/failures.md").read_text(encoding="utf-8")
+    assert f"\n| `{failure.kind}/{failure.reason}` |" in page
 
 
 def test_every_link_between_documents_leads_somewhere() -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 from uuid import UUID
 
 import scrapy
@@ -113,6 +113,64 @@ class OddSpider(Spider):
         yield {"id": "last"}
         yield Plain("a dataclass", 1)
         yield Listed(id="a scrapy item", value=1)
+
+
+class Loose(TypedDict):
+    name: str
+
+
+@dataclasses.dataclass
+class Typed:
+    id: str
+    price: Decimal
+    amount: int
+    seen: datetime
+    note: str | None = None
+    tags: list[str] = dataclasses.field(default_factory=list)
+    loose: Loose | None = None
+
+
+@dataclasses.dataclass
+class NeverYielded:
+    id: str
+    loose: Loose
+
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+
+def invalid() -> dict[str, dict[str, Any]]:
+    """What breaks the types of ``Typed``, by the name of its case."""
+    return {
+        "price of text": {"price": "1.50"},
+        "price of float": {"price": 1.5},
+        "no price": {"price": None},
+        "amount of bool": {"amount": True},
+        "date for a time": {"seen": date(2026, 1, 2)},
+        "number among tags": {"tags": ["a", 5]},
+        "two at once": {"amount": "5", "note": 7},
+    }
+
+
+class TypedSpider(Spider):
+    """Two pages of items that are declared: on the second each case of ``invalid`` between good ones."""
+
+    name = "typed"
+    key: ClassVar[str | tuple[str, ...]] = "id"
+
+    async def start(self) -> AsyncIterator[Request]:
+        for page in ("good", "odd"):
+            yield Request(f"data:,{page}", self.parse)
+
+    def parse(self, response: Response) -> Iterator[Any]:
+        good: dict[str, Any] = {"price": Decimal("1.50"), "amount": 5, "seen": NOON}
+        if response.text == "good":
+            yield Typed("good", **good)
+            yield {"id": "a dict", "price": "anything"}
+            return
+        for name, fields in invalid().items():
+            yield Typed(f"before {name}", **good)
+            yield Typed(name, **good | fields)
 
 
 class CompositeSpider(Spider):

@@ -1,5 +1,6 @@
 """The run ledger: what every crawl of this host did, folded when it is old, told truly when it was killed."""
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from crawler import ledger as ledger_module
+from crawler.drift.comparison import Cause, Finding, Kind, Profile, Review
 from crawler.exceptions import CardError
 from crawler.ledger import Counts, Run, RunLedger
 from tests.support.clock import FakeClock
@@ -88,6 +90,53 @@ def test_a_killed_run_that_nobody_could_be_told_of_is_left_to_the_next(ledger: R
 
 def test_counts_of_another_version_are_read(ledger: RunLedger) -> None:
     assert Counts.from_json('{"stored": 3, "of_a_later_version": 4}') == Counts(stored=3)
+
+
+def saw(items: int, findings: tuple[Finding, ...] = ()) -> Review:
+    profile = Profile(
+        "https://shop.example/", item_pages=items, items=items, filled={"Book": (items, {"url": items})}
+    )
+    return Review(5.5, profile, 3, findings)
+
+
+def test_what_a_run_saw_of_its_site_is_kept_with_its_source(ledger: RunLedger) -> None:
+    odd = Finding(Kind.ZERO_ITEMS, Cause.DNS, "items", 0.0, 1.0, "No items; usually 1")
+    for number, review in enumerate((None, saw(1), saw(0, (odd,)))):
+        ledger.start(run_of(number))
+        ledger.end(replace(ended(run_of(number)), review=review))
+    ledger.start(run_of(1, "news"))
+    ledger.end(replace(ended(run_of(1, "news")), review=saw(7)))
+    assert ledger.reviews("shop") == [saw(1), saw(0, (odd,))]
+    assert [run.review for run in ledger.runs() if run.source == "news"] == [saw(7)]
+    assert ledger.books()["shop"].counts == Counts(scraped=3, stored=3)
+
+
+def test_a_run_of_a_version_without_reviews_is_read(ledger: RunLedger, tmp_path: Path) -> None:
+    """And one of a version whose reviews are not understood: its counts are."""
+    books = ('{"stored": 3}', '{"stored": 4, "review": {"at": "of another version"}}')
+    for number in range(len(books)):
+        ledger.start(run_of(number))
+        ledger.end(ended(run_of(number)))
+    with closing(sqlite3.connect(tmp_path / "runs.sqlite")) as connection, connection:
+        rows = [(text, f"shop-{number}") for number, text in enumerate(books)]
+        connection.executemany("UPDATE run SET counts = ? WHERE run_id = ?", rows)
+    assert [(run.counts.stored, run.review) for run in ledger.runs()] == [(3, None), (4, None)]
+    assert ledger.reviews("shop") == []
+
+
+def test_what_is_usual_outlives_many_runs_that_saw_nothing_new(
+    ledger: RunLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "KEPT_RUNS_PER_SOURCE", 5)
+    monkeypatch.setattr(ledger_module, "KEPT_TELLING_RUNS_PER_SOURCE", 2)
+    odd = Finding(Kind.FEWER_ITEMS, Cause.FEWER_PAGES, "items", 9.0, 99.0, "text")
+    seen = [saw(1), saw(2), saw(3), saw(4, (odd,)), *[saw(0)] * 10]
+    for number, review in enumerate(seen):
+        ledger.start(run_of(number))
+        ledger.end(replace(ended(run_of(number)), review=review))
+    assert ledger.reviews("shop") == [saw(2), saw(3), *[saw(0)] * 5]
+    assert ledger.books()["shop"].counts == Counts(scraped=len(seen), stored=len(seen))
+    assert ledger.books()["shop"].runs == len(seen)
 
 
 PROCESS = """

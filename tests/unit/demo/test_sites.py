@@ -191,10 +191,11 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("description", "message"),
         [
-            ({"kind": "explode"}, "allowed: delay, status, partial, drop"),
+            ({"kind": "explode"}, "allowed: delay, status, challenge, partial, drop"),
             ({"kind": "drop", "share": 2}, "allowed: 0 to 1"),
             ({"kind": "drop", "times": 0}, "allowed: 1 or more"),
             ({"kind": "status", "status": 200}, "allowed: 400 to 599"),
+            ({"kind": "status", "retry_after": "soon"}, "allowed: seconds, date, none"),
             ({"kind": "drop", "paths": "("}, "not a regular expression"),
             ({"kind": "drop", "share": "half"}, "wrong type"),
             ({"kind": "drop", "speed": 1}, "allowed: an object with kind and any of"),
