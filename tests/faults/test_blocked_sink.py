@@ -68,6 +68,7 @@ def wait_until_it_stands_still(host: Host, crawl: LiveCrawl) -> int:
     return before
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("items", "full_seconds"), [(20, 15), (1000, 120)])
 def test_a_blocked_sink_holds_the_crawl_back_in_bounded_memory_until_it_opens(

@@ -129,6 +129,7 @@ def errors(form: Form) -> list[Error]:
     return [Error(of, at, for_good) for at in chosen for of in KINDS for for_good in (False, True)]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("is_new", [False, True], ids=["in use", "being made"])
 def test_an_error_surfaces_and_costs_nothing(

@@ -43,6 +43,7 @@ def share_hours_off(host: Host) -> float:
     return float(share)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_storm_under_a_jumping_clock_loses_nothing_and_stores_nothing_twice(
     unclocked_host: Host,

@@ -121,6 +121,7 @@ OUTAGES: dict[str, tuple[str, Callable[[Errands], None]]] = {
 """What goes wrong with a site, by the reason that it is to be counted under."""
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_site_that_was_down_for_a_whole_run_is_caught_up_with(
     errands: Errands, form: Form, fault_report: FaultReport
@@ -175,6 +176,7 @@ def killed_while_it_tries_again(errands: Errands, crawl: LiveCrawl, chance: Rand
     assert crawl.end().status == -signal.SIGKILL
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_crawl_killed_while_it_tries_again_gives_up_nothing(
     errands: Errands, form: Form, fault_report: FaultReport

@@ -236,6 +236,7 @@ def bookshop(form: Form, small: str) -> Iterator[tuple[str, int]]:
             yield small, BOOKS
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("way", SOURCES)

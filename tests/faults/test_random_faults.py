@@ -31,6 +31,7 @@ def make_storm(host: Host, proxied_url: str, postgres: PostgresServer, postgres_
     return make
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_storm_of_faults_loses_nothing_and_stores_nothing_twice(
     make_storm: MakeStorm, form: Form, fault_report: FaultReport
