@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import crawl, delivery, endurance, growth, spool
+from bench import crawl, delivery, endurance, growth, page_memory, revisit, spool
 from bench.machine import facts
 from bench.measure import BenchmarkError, Size
 from bench.page import table, write_page
@@ -22,6 +22,8 @@ PARTS: dict[str, Callable[[Size], Part]] = {
     "crawl": crawl.measure,
     "delivery": delivery.measure,
     "spool": spool.measure,
+    "revisit": revisit.measure,
+    "page_memory": page_memory.measure,
     "growth": growth.measure,
     "endurance": endurance.measure,
 }

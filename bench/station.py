@@ -42,17 +42,19 @@ class Station:
         arguments = ["-a", f"site={site}", "-a", f"pages={pages}", "-a", f"first={first}", *SAME_FOR_ALL]
         if variant != "default":
             arguments += AT_FULL_SPEED
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-        environment = inherited | {
-            "SCRAPY_SETTINGS_MODULE": f"bench.settings.{variant}",
-            "CRAWLER_STATE_DIR": str(self._folder / "state"),
-            "DATABASE_URL": self.server.url,
-        }
+        environment = environment_of(self.server.url, self._folder / "state")
+        environment |= {"SCRAPY_SETTINGS_MODULE": f"bench.settings.{variant}"}
         return Program(python_module("scrapy", "crawl", kind, *arguments), environment, self._processors)
 
     def make_state(self) -> Usage:
         """Crawl once, so that the files of the state exist: making them is paid once in years."""
         return self.crawl("full", "listing", 1).run()
+
+
+def environment_of(database_url: str, state_dir: Path) -> dict[str, str]:
+    """Return the environment of a crawl, with nothing of ours that comes from outside."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    return inherited | {"CRAWLER_STATE_DIR": str(state_dir), "DATABASE_URL": database_url}
 
 
 @contextmanager
