@@ -8,13 +8,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run psql test test-all test-faults bench check clean
+.PHONY: help run revisit psql test test-all test-faults bench check clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 run: $(READY) ## crawl four sites into a PostgreSQL, all on this machine
 	@$(BIN)/python -m demo
+
+revisit: $(READY) ## the same again, asking each page only whether it has changed
+	@$(BIN)/python -m demo --revisit
 
 psql: $(READY) ## look into what `make run` stored
 	@$(BIN)/python -m demo --psql

@@ -61,6 +61,8 @@ class Delivery:
 
     def _offered(self, record: Record) -> bool:
         self._room.clear()
+        if self._courier.is_broken:
+            raise BenchmarkError("the courier has stopped; its traceback says why")
         return self._courier.offer(record)
 
 

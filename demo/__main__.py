@@ -51,6 +51,9 @@ def main() -> int:
     parser.add_argument(
         "--folder", type=Path, default=DEFAULT_FOLDER, help="where data is kept (default: .demo)"
     )
+    parser.add_argument(
+        "--revisit", action="store_true", help="ask each page only whether it has changed since the last run"
+    )
     options = parser.parse_args()
     folder = options.folder.absolute()
     # A kill of this program must pass through the clean-up of what it started.
@@ -58,11 +61,11 @@ def main() -> int:
     with suppress(KeyboardInterrupt):
         if options.psql:
             return look_inside(folder)
-        return crawl_everything(folder, options.seed, options.scale)
+        return crawl_everything(folder, options.seed, options.scale, revisit=options.revisit)
     return 130
 
 
-def crawl_everything(folder: Path, seed: int, scale: str) -> int:
+def crawl_everything(folder: Path, seed: int, scale: str, *, revisit: bool) -> int:
     """Run every spider at once and print what became of its items; return the exit status."""
     say("Starting a PostgreSQL and four local sites on 127.0.0.1")
     ports = stable_ports(folder / "first_port")
@@ -75,7 +78,7 @@ def crawl_everything(folder: Path, seed: int, scale: str) -> int:
         logs = folder / "logs"
         say(f"Crawling {', '.join(sites)}; logs in {os.path.relpath(logs)}/")
         started_at = time.time()
-        with crawling(sites, environment, logs) as crawls:
+        with crawling(sites, environment, logs, revisit=revisit) as crawls:
             wait_for(crawls, server.url, started_at)
         took_seconds = time.time() - started_at
         failed = [crawl for crawl in crawls if crawl.process.returncode != 0]
@@ -138,8 +141,12 @@ def scrapy(environment: Mapping[str, str], *arguments: str) -> int:
 
 
 @contextmanager
-def crawling(sites: Mapping[str, str], environment: Mapping[str, str], logs: Path) -> Iterator[list[Crawl]]:
+def crawling(
+    sites: Mapping[str, str], environment: Mapping[str, str], logs: Path, *, revisit: bool
+) -> Iterator[list[Crawl]]:
     """Start a spider per site; stop those still running when the block ends."""
+    # Read whole, every page shows that what has not changed is not stored again.
+    memory = () if revisit else ("-a", "deltafetch_reset=1")
     logs.mkdir(parents=True, exist_ok=True)
     crawls: list[Crawl] = []
     try:
@@ -147,7 +154,7 @@ def crawling(sites: Mapping[str, str], environment: Mapping[str, str], logs: Pat
             log = logs / f"{source}.log"
             log.unlink(missing_ok=True)
             command = [sys.executable, "-m", "scrapy", "crawl", source, "-a", f"base_url={base_url}"]
-            command += [*AT_FULL_SPEED, "-s", f"LOG_FILE={log}"]
+            command += [*memory, *AT_FULL_SPEED, "-s", f"LOG_FILE={log}"]
             process = subprocess.Popen(command, env=environment, cwd=REPOSITORY)
             crawls.append(Crawl(source, process, log))
         yield crawls
@@ -205,7 +212,8 @@ def print_next_steps(rows: int, folder: Path) -> None:
     say(f"\n{rows} rows are in the demonstration's PostgreSQL (kept in {place}/, stopped now).")
     say(
         """Next:
-  make run                               again: no page has changed, so next to none is fetched
+  make run                               again: every page is read, and almost everything is unchanged
+  make revisit                           again: each page is only asked whether it has changed
   make psql                              look inside: SELECT source, count(*) FROM scraped_data GROUP BY 1;
   . .venv/bin/activate                   then, from this folder:
   scrapy crawl earthquakes               the live site; with no DATABASE_URL set, its items wait
