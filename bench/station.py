@@ -19,7 +19,10 @@ Variant = Literal["default", "bare", "full"]
 # What PostgreSQL ships with; the demonstration and the tests give it less.
 AS_SHIPPED = {"shared_buffers": "128MB", "max_wal_size": "1GB"}
 # A site that is not ours would be owed politeness. So many at once is Scrapy's own default.
-AT_FULL_SPEED = ("-s", "DOWNLOAD_DELAY=0", "-s", "CONCURRENT_REQUESTS_PER_DOMAIN=8")
+AT_FULL_SPEED = (
+    *("-s", "DOWNLOAD_DELAY=0", "-s", "CONCURRENT_REQUESTS_PER_DOMAIN=8"),
+    *("-s", "AUTOTHROTTLE_ENABLED=0"),
+)
 # By default Scrapy logs every page and item. That it does so is not held against it.
 SAME_FOR_ALL = ("-s", "LOG_LEVEL=INFO")
 _FOREIGN = ("CRAWLER_", "DATABASE_URL", "SCRAPY_", "PG")

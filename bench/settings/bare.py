@@ -4,6 +4,8 @@ from crawler.settings import *
 
 SPIDER_MODULES = ["bench.spiders"]
 COMMANDS_MODULE = ""
+DOWNLOADER = "scrapy.core.downloader.Downloader"
+DOWNLOADER_MIDDLEWARES = {}
 ITEM_PIPELINES = {}
 EXTENSIONS = {}
 SPIDER_MIDDLEWARES = {}

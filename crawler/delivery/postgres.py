@@ -37,9 +37,9 @@ CONNECTION_DEFAULTS = {
 }
 # Comes on top of a call's own deadline, and both must fit into 12 s.
 _ROLLBACK_SECONDS = 2.0
-# After each chunk psycopg2 waits for the interpreter, which a busy crawl lets go of once in 5 ms. By default
-# a batch is 60 chunks; as one it is delivered in two thirds of the time.
-_COPY_CHUNK_BYTES = 512 * 1024
+# psycopg2's own 8 kB make sixty chunks of a batch; after each it waits for the interpreter, of which a busy
+# crawl lets go once in 5 ms.
+_COPY_CHUNK_BYTES = 64 * 1024
 # How soon a connection attempt notices that it has been hurried.
 _ATTEMPT_TICK_SECONDS = 0.1
 # synchronous_commit: with it off a server crash loses rows it had acknowledged.
