@@ -11,19 +11,17 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from crawler.delivery.tables import SCRAPED_DATA
-from crawler.records import Stream
 from demo.postgres import PostgresServer
 from tests.e2e.spiders.stream import is_poison, text_of, value_of
 from tests.support.crawls import Host, LiveCrawl, stream, with_components
+from tests.support.nas import Nas
 from tests.support.tcp_proxy import TcpProxy
 
 LANES = 2
-STREAM = Stream(SCRAPED_DATA.name, "stream")
 PAGES_OF_A_LANE = 100_000
 ITEMS = 20
 TEXT_BYTES = 200
@@ -44,7 +42,7 @@ SETTINGS = {
 # When to kill: which phase to wait for, and how many seconds into it, at most.
 AIMS = {"starting": 1.0, "delivering": 4.0, "draining": 0.05, "closing": 0.25}
 WEIGHTS = (2, 6, 2, 2)
-LONGEST_WAIT_SECONDS = 20.0
+LONGEST_WAIT_SECONDS = 10.0
 POLL_SECONDS = 0.005
 
 
@@ -80,112 +78,16 @@ class Verdict(NamedTuple):
         return not (self.lost or self.twice or self.wrong or self.misjudged)
 
 
-class Nas:
-    """PostgreSQL as the crawls know it: now and then it dies, or the way to it breaks."""
-
-    def __init__(self, server: PostgresServer, proxy: TcpProxy, chance: random.Random) -> None:
-        self.server_kills = 0
-        self.tcp_faults: Counter[str] = Counter()
-        self.disturbed_seconds = 0.0
-        self._server = server
-        self._proxy = proxy
-        self._chance = chance
-        self._over = threading.Event()
-        # Each returns whether it hit a live connection.
-        self._kinds: dict[str, Callable[[], bool]] = {
-            "acknowledgements swallowed": self._swallow_answer,
-            "cut in the middle": self._cut_in_the_middle,
-            "reset": self._reset,
-            "stalled": lambda: self._hold(proxy.blackhole),
-            "refused": lambda: self._hold(proxy.refuse),
-            "deaf": lambda: self._hold(proxy.be_deaf, proxy.cut),
-        }
-
-    def rage(self, quota: Quota, over: threading.Event, is_spool_empty: Callable[[], bool]) -> None:
-        """Throw a few faults, then let items be delivered live for as long as those kept them from it."""
-        self._over = over
-        try:
-            while not over.wait(POLL_SECONDS):
-                began = time.monotonic()
-                for _ in range(self._chance.randint(2, 8)):
-                    self._throw(quota)
-                self._comes(is_spool_empty)
-                over.wait(self._chance.uniform(1.0, 2.2) * (time.monotonic() - began))
-        finally:
-            self._proxy.forward()
-            self._server.start()
-
-    def _throw(self, quota: Quota) -> None:
-        # At nobody it would be none.
-        if not self._comes(lambda: self._proxy.connections > 0):
-            return
-        began = time.monotonic()
-        server_kills = max(1, quota.server_kills - self.server_kills)
-        tcp_faults = max(1, quota.tcp_faults - self.tcp_faults.total())
-        if self._chance.randrange(server_kills + tcp_faults) < server_kills:
-            self._kill_server()
-        else:
-            kind = self._chance.choice(list(self._kinds))
-            self.tcp_faults[kind] += self._kinds[kind]()
-        self.disturbed_seconds += time.monotonic() - began
-
-    def _kill_server(self) -> None:
-        self._server.kill()
-        self.server_kills += 1
-        # Now and then long enough to fill the spool.
-        is_long = self.server_kills % 8 == 0
-        self._over.wait(self._chance.uniform(4.0, 7.0) if is_long else self._chance.uniform(0.0, 0.8))
-        self._server.start()
-
-    def _swallow_answer(self) -> bool:
-        self._proxy.swallow_answer()
-        return self._happens()
-
-    def _cut_in_the_middle(self) -> bool:
-        if self._chance.random() < 0.5:
-            self._proxy.cut_after(client_bytes=self._chance.randrange(60_000))
-        else:
-            self._proxy.cut_after(server_bytes=self._chance.randrange(300))
-        return self._happens()
-
-    def _reset(self) -> bool:
-        hit = self._proxy.connections > 0
-        self._proxy.cut()
-        return hit
-
-    def _hold(self, *orders: Callable[[], None]) -> bool:
-        hit = self._proxy.connections > 0
-        for order in orders:
-            order()
-        self._over.wait(self._chance.uniform(0.1, 0.8))
-        self._proxy.forward()
-        return hit
-
-    def _happens(self) -> bool:
-        """Wait for what the proxy is armed for."""
-        happened = self._comes(lambda: not self._proxy.is_armed)
-        self._proxy.forward()
-        return happened
-
-    def _comes(self, is_so: Callable[[], bool]) -> bool:
-        """Wait until something is true; return False if it never is, or the storm is over."""
-        deadline = time.monotonic() + LONGEST_WAIT_SECONDS
-        while not is_so():
-            if time.monotonic() > deadline or self._over.wait(POLL_SECONDS):
-                return False
-        return True
-
-
 class Lane:
     """One crawl after the other, each killed, over pages of their own."""
 
     def __init__(
         self, host: Host, number: int, chance: random.Random, memory: str, extensions: Sequence[str]
     ) -> None:
+        """Given the host, which of its lanes this is, chance and components, return a lane at peace."""
         self.first_page = number * PAGES_OF_A_LANE
         self.pages = 0
         self.kills: Counter[str] = Counter()
-        self.ended_by_themselves = 0
         self.found_spool_full = 0
         self._host = host
         self._chance = chance
@@ -233,11 +135,9 @@ class Lane:
             crawl.send(signal.SIGKILL)
             done = crawl.end()
         self.found_spool_full += "Items wait in RAM and the crawl waits for them" in done.err
-        if done.status == -signal.SIGKILL:
-            self.kills[self._phase.read_text().strip()] += 1
-        else:
-            assert done.status == 0, done.err
-            self.ended_by_themselves += 1
+        was_killed = done.status == -signal.SIGKILL
+        assert was_killed or done.status == 0, done.err
+        self.kills[self._phase.read_text().strip()] += was_killed
 
     def _wait_for(self, phase: str, crawl: LiveCrawl, over: threading.Event) -> None:
         deadline = time.monotonic() + LONGEST_WAIT_SECONDS
@@ -291,7 +191,7 @@ class Storm:
         began = time.monotonic()
         over = threading.Event()
         with self._host.spool() as spool, ThreadPoolExecutor(LANES + 1) as pool:
-            actors = [pool.submit(self.nas.rage, quota, over, lambda: not spool.has_waiting(STREAM))]
+            actors = [pool.submit(self.nas.rage, quota.server_kills, quota.tcp_faults, over, spool)]
             actors += [pool.submit(lane.rage, over) for lane in self.lanes]
             try:
                 while not self._is_met(quota) and not any(actor.done() for actor in actors):
