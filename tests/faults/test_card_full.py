@@ -148,6 +148,7 @@ def card(cap_bytes: int) -> Iterator[Card]:
         yield card
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "scenario",
     [

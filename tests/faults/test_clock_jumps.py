@@ -48,6 +48,7 @@ def wrong_clock(monkeypatch: pytest.MonkeyPatch) -> JumpingClock:
     return clock
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_or_twice_or_out_of_order(
     make_sink: MakeSink,

@@ -101,6 +101,7 @@ def test_a_rollback_ends_too(
     fault_report.trials.append(delivery.trial(reckoning, fault=FAULT, form=form.name, thrown=thrown))
 
 
+@pytest.mark.long
 def test_without_the_watchdog_the_call_never_ends(
     make_delivery: MakeDelivery,
     make_sink: MakeSink,

@@ -113,6 +113,7 @@ def test_every_call_ends_and_its_items_wait_in_the_spool(
     fault_report.trials.append(delivery.trial(reckoning, fault=FAULT, form=form.name, thrown=thrown))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_plain_connection_stays_blocked(
     far_host: FarHost, far_url: str, watcher: Watcher, form: Form, fault_report: FaultReport

@@ -119,6 +119,7 @@ class Supply:
             self.deliver()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_full_data_volume_loses_nothing(
     make_delivery: MakeDelivery,
@@ -140,6 +141,7 @@ def test_a_full_data_volume_loses_nothing(
     recovers(Recovery(delivery, supply, data_on_volume, form), fault_report, "data volume full")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_full_log_volume_loses_nothing(
     make_delivery: MakeDelivery,

@@ -98,6 +98,7 @@ def enter(
     )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("state", "number"),
@@ -242,6 +243,7 @@ def endless_page(sites: dict[str, str]) -> str:
     return sites["books"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("state", ["up", "down", "frozen"])
