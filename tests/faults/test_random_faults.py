@@ -14,7 +14,7 @@ from tests.support.fault_report import Control, FaultReport, Trial
 from tests.support.storm import Quota, Storm, Verdict
 from tests.support.tcp_proxy import TcpProxy
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long]
 
 FAULT = "end to end: crawls killed, PostgreSQL killed, connections broken"
 MakeStorm = Callable[..., Storm]
@@ -31,14 +31,13 @@ def make_storm(host: Host, proxied_url: str, postgres: PostgresServer, postgres_
     return make
 
 
-@pytest.mark.long
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_a_storm_of_faults_loses_nothing_and_stores_nothing_twice(
     make_storm: MakeStorm, form: Form, fault_report: FaultReport
 ) -> None:
     storm = make_storm()
     quota = Quota(200, 25, 100, 40_000) if form.is_full else Quota(4, 1, 2, 500)
-    storm.rage(quota, at_most_seconds=form.pick(short=90, full=900))
+    storm.rage(quota, at_most_seconds=form.pick(short=90, full=1500))
     storm.settle()
     verdict = storm.verdict()
     live = verdict.stored - verdict.drained
@@ -75,7 +74,10 @@ def test_control_plain_insert_stores_items_twice(
     make_storm: MakeStorm, host: Host, fault_report: FaultReport
 ) -> None:
     host.query("DROP INDEX scraped_data_versions")
-    verdict = after(make_storm(extensions=["saboteurs.PlainInsert"]), Quota(6, 0, 1, 500))
+    verdict = after(
+        make_storm(kinds=["acknowledgements swallowed"], extensions=["saboteurs.PlainInsert"]),
+        Quota(4, 0, 2, 500),
+    )
     assert verdict.twice
     assert not verdict.lost
     enter(fault_report, "the comparison with what is stored: plain INSERT", verdict)
@@ -84,7 +86,9 @@ def test_control_plain_insert_stores_items_twice(
 def test_control_forgetting_a_batch_before_its_commit_loses_items(
     make_storm: MakeStorm, fault_report: FaultReport
 ) -> None:
-    verdict = after(make_storm(extensions=["saboteurs.ForgetsFirst"]), Quota(6, 2, 2, 500))
+    verdict = after(
+        make_storm(kinds=["cut in the middle"], extensions=["saboteurs.ForgetsFirst"]), Quota(6, 2, 2, 500)
+    )
     assert verdict.lost
     assert not verdict.twice
     enter(fault_report, "the drainer forgets a batch only after its commit", verdict)

@@ -4,7 +4,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from crawler.delivery.courier import PAUSE_FILL
 from crawler.delivery.spool import Spool
@@ -24,8 +24,10 @@ POLL_SECONDS = 0.005
 class Nas:
     """PostgreSQL as the crawls know it: now and then it dies, or the way to it breaks."""
 
-    def __init__(self, server: PostgresServer, proxy: TcpProxy, chance: random.Random) -> None:
-        """Given the server, the way to it and chance, return it at peace."""
+    def __init__(
+        self, server: PostgresServer, proxy: TcpProxy, chance: random.Random, kinds: Collection[str] = ()
+    ) -> None:
+        """Given the server, the way to it, chance and what may break (nothing said: all), return it at peace."""
         self.server_kills = 0
         self.tcp_faults: Counter[str] = Counter()
         self.disturbed_seconds = 0.0
@@ -34,7 +36,7 @@ class Nas:
         self._chance = chance
         self._over = threading.Event()
         # Each returns whether it hit a live connection.
-        self._kinds: dict[str, Callable[[], bool]] = {
+        self._throws: dict[str, Callable[[], bool]] = {
             "acknowledgements swallowed": self._swallow_answer,
             "cut in the middle": self._cut_in_the_middle,
             "reset": self._reset,
@@ -42,6 +44,7 @@ class Nas:
             "refused": lambda: self._hold(proxy.refuse),
             "deaf": lambda: self._hold(proxy.be_deaf, proxy.cut),
         }
+        self._kinds = list(kinds or self._throws)
 
     def rage(self, server_kills: int, tcp_faults: int, over: threading.Event, spool: Spool) -> None:
         """Throw a few faults, then let items be delivered live for as long as those kept them from it.
@@ -52,10 +55,10 @@ class Nas:
         try:
             while not over.wait(POLL_SECONDS):
                 began = time.monotonic()
-                for _ in range(self._chance.randint(2, 8)):
+                for _ in range(self._chance.randint(3, 10)):
                     self._throw(server_kills, tcp_faults, spool)
                 self._comes(lambda: not spool.has_waiting(STREAM))
-                over.wait(self._chance.uniform(1.0, 2.2) * (time.monotonic() - began))
+                over.wait(self._chance.uniform(0.7, 1.7) * (time.monotonic() - began))
         finally:
             self._proxy.forward()
             self._server.start()
@@ -71,8 +74,8 @@ class Nas:
         if self._chance.randrange(missing_kills + missing_faults) < missing_kills:
             self._kill_server(spool)
         else:
-            kind = self._chance.choice(list(self._kinds))
-            self.tcp_faults[kind] += self._kinds[kind]()
+            kind = self._chance.choice(self._kinds)
+            self.tcp_faults[kind] += self._throws[kind]()
         self.disturbed_seconds += time.monotonic() - began
 
     def _kill_server(self, spool: Spool) -> None:
@@ -84,7 +87,8 @@ class Nas:
         self._server.start()
 
     def _swallow_answer(self) -> bool:
-        self._proxy.swallow_answer()
+        # Not of a run's own row, which every crawl sends first.
+        self._proxy.swallow_answer(b"INSERT INTO scraped_data")
         return self._happens()
 
     def _cut_in_the_middle(self) -> bool:

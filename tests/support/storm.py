@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ SETTINGS = {
     "CRAWLER_DELIVERY_ITEM_MAX_BYTES": "512K",
 }
 # When to kill: which phase to wait for, and how many seconds into it, at most.
-AIMS = {"starting": 1.0, "delivering": 4.0, "draining": 0.05, "closing": 0.25}
+AIMS = {"starting": 1.0, "delivering": 5.0, "draining": 0.05, "closing": 0.25}
 WEIGHTS = (2, 6, 2, 2)
 LONGEST_WAIT_SECONDS = 10.0
 POLL_SECONDS = 0.005
@@ -174,12 +174,16 @@ class Storm:
         proxy: TcpProxy,
         chance: random.Random,
         *,
+        kinds: Collection[str] = (),
         memory: str = "components.PageMemory",
         extensions: Sequence[str] = (),
     ) -> None:
-        """Given who suffers and chance, return a storm. Components are named as in tests/e2e."""
+        """Given who suffers, chance and the kinds of TCP faults (nothing said: all), return a storm.
+
+        Components are named as in tests/e2e.
+        """
         self._host = Host(host.folder, host.database_url, host.name, {**SETTINGS, **host.settings})
-        self.nas = Nas(server, proxy, random.Random(chance.random()))
+        self.nas = Nas(server, proxy, random.Random(chance.random()), kinds)
         self.lanes = [
             Lane(self._host, number, random.Random(chance.random()), memory, extensions)
             for number in range(LANES)
