@@ -27,7 +27,7 @@ class Nas:
     def __init__(
         self, server: PostgresServer, proxy: TcpProxy, chance: random.Random, kinds: Collection[str] = ()
     ) -> None:
-        """Given the server, the way to it, chance and what may break (nothing said: all), return it at peace."""
+        """Given the server, the way to it, chance and what may break (default: all), return it at peace."""
         self.server_kills = 0
         self.tcp_faults: Counter[str] = Counter()
         self.disturbed_seconds = 0.0
