@@ -256,8 +256,10 @@ class DurableDatabase:
         logger.info("Reserving %d bytes for %s", missing * sqlite.PAGE_BYTES, path)
         connection.execute("CREATE TABLE ballast (data BLOB)")
         while (missing := self._max_pages - _pages(connection)) > 0:
-            # One large value for the most of it, then a page at a time.
-            size = min((missing - _BALLAST_TREE_PAGES) * _VALUE_PAGE_BYTES, _LARGEST_BLOB_BYTES)
+            # One large value for the most of it, then a page at a time. The file grows only once its free
+            # pages are used up: whoever was killed at this has left it with many of them.
+            (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+            size = min((missing + free - _BALLAST_TREE_PAGES) * _VALUE_PAGE_BYTES, _LARGEST_BLOB_BYTES)
             connection.execute(
                 "INSERT INTO ballast VALUES (zeroblob(?))", (max(size, _ONE_PAGE_VALUE_BYTES),)
             )

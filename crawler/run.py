@@ -32,7 +32,7 @@ from crawler.items import ItemEncoder
 from crawler.ledger import FAILURES, Counts, Run, RunLedger
 from crawler.pages import PageBook
 from crawler.politeness.holds import SiteHolds
-from crawler.reactor import running_reactor
+from crawler.reactor import call_soon
 from crawler.records import DeadLetter, Record, Stream, copy_line
 from crawler.tickets import Ticket
 
@@ -250,7 +250,7 @@ class LiveRun:
             self._hurried_at = time.monotonic()
             # After the reactor has stopped nobody sleeps in it.
             with suppress(RuntimeError):
-                running_reactor().callFromThread(self._told_to_stop.set)
+                call_soon(self._told_to_stop.set)
         if self._courier is not None:
             self._courier.hurry(call_seconds=self.configuration.shutdown_seconds, seconds=_LAST_CALL_SECONDS)
 
@@ -309,7 +309,7 @@ class LiveRun:
         """In the courier's thread: pass the news on to the reactor's."""
         # After the reactor has stopped nobody waits for the news.
         with suppress(RuntimeError):
-            running_reactor().callFromThread(self._progressed, tickets)
+            call_soon(self._progressed, tickets)
 
     def _progressed(self, tickets: Counter[Ticket]) -> None:
         for ticket, items in tickets.items():

@@ -19,7 +19,7 @@ from scrapy.exceptions import UsageError
 
 from crawler.command import FINDINGS, MISUSE, installation_problem
 from crawler.exceptions import ConfigurationError, CrawlerError
-from crawler.reactor import running_reactor
+from crawler.reactor import call_soon, running_reactor
 from crawler.source import revisit_of
 
 if TYPE_CHECKING:
@@ -157,10 +157,8 @@ class BoundedStop:
     def arm(self) -> None:
         """Listen to SIGTERM and SIGINT once the reactor runs; Scrapy's handlers still do their part."""
         Thread(target=self._watch, name="bounded-stop", daemon=True).start()
-        # Scrapy installs its handlers after start-up, so ours come one turn of the loop later. Not by
-        # callLater: Twisted's timers go by the time of day, and if that is set back they are hours late.
-        reactor = running_reactor()
-        reactor.callWhenRunning(reactor.callFromThread, self._extend_handlers)
+        # Scrapy installs its handlers after start-up, so ours come one turn of the loop later.
+        running_reactor().callWhenRunning(call_soon, self._extend_handlers)
 
     def ignore_further_signals(self) -> None:
         """Once told to stop: being told again must not kill the process while it closes its books."""
@@ -191,7 +189,7 @@ class BoundedStop:
         _sleep_until(told_at + STOP_REACTOR_AFTER_SECONDS)
         # A page that loads for minutes must not hold the rest back. A reactor that has ended needs no stop.
         with suppress(RuntimeError):
-            running_reactor().callFromThread(_stop_reactor)
+            call_soon(_stop_reactor)
         _sleep_until(told_at + _FINISH_AFTER_SECONDS)
         # Still here: the reactor, a callback or another component hangs.
         finishing = Thread(target=self._run.finish, args=("shutdown",), daemon=True)

@@ -21,7 +21,7 @@ from crawler.failures import Failure
 from crawler.memory.failed_requests import Failed, FailedRequest, Held, Outcome, Settled
 from crawler.memory.failed_requests_keeper import FailedRequestsKeeper
 from crawler.pages import REFUSED, SettledPage
-from crawler.reactor import running_reactor
+from crawler.reactor import call_soon
 from crawler.request_json import KEY_META, RequestJson
 from crawler.run import LiveRun
 from crawler.signals import page_settled, request_failed, site_held
@@ -278,4 +278,4 @@ def _head(response: Response) -> bytes:
 def _tell_reactor(count: Callable[[Outcome, int], None], outcome: Outcome, lost: int) -> None:
     # After the reactor has stopped nobody reads the stats.
     with suppress(RuntimeError):
-        running_reactor().callFromThread(count, outcome, lost)
+        call_soon(count, outcome, lost)

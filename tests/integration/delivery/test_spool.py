@@ -143,6 +143,23 @@ def test_opening_it_again_reserves_nothing_again(make_spool: MakeSpool) -> None:
     assert contents(again) == [observations(3)]
 
 
+def test_a_reservation_that_was_killed_near_its_end_is_not_made_again_page_by_page(tmp_path: Path) -> None:
+    """Each page would be a transaction of its own, synced, and there may be thousands."""
+    path = tmp_path / "spool.sqlite"
+    with closing(sqlite.open_database(path, busy_seconds=1.0)) as connection:
+        connection.execute("CREATE TABLE ballast (data BLOB)")
+        connection.execute("INSERT INTO ballast VALUES (zeroblob(?))", (2 * MIB - 12 * sqlite.PAGE_BYTES,))
+    before = transactions(path)
+    with closing(small_spool(tmp_path)) as spool:
+        assert spool.path.stat().st_size == 2 * MIB
+    assert transactions(path) - before < 50
+
+
+def transactions(path: Path) -> int:
+    """Return how many changes a file has seen: SQLite's file format, "file change counter"."""
+    return int.from_bytes(path.read_bytes()[24:28], "big")
+
+
 def test_a_larger_cap_makes_room_and_a_smaller_one_loses_nothing(make_spool: MakeSpool) -> None:
     with closing(make_spool()) as spool:
         number = fill(spool)
