@@ -17,7 +17,7 @@ import pytest
 from crawler.memory import page_memory
 from crawler.memory.page_memory import BATCH_PAGES, DAY_SECONDS, PageMemory, Remembered, Retention
 from crawler.memory.page_store import PageStore
-from tests.integration.memory.conftest import PATIENCE_SECONDS, MakeMemory
+from tests.integration.memory.conftest import PATIENCE_SECONDS, MakeMemory, in_a_small_world
 from tests.support.clock import FakeClock
 from tests.support.crawls import REPOSITORY
 from tests.support.delivery import seeded
@@ -318,6 +318,18 @@ class TestWhatItSuffers:
         assert warning.endswith("database is locked")
         assert known(make_memory(), range(5)) == [1]
 
+    def test_a_full_card_costs_a_warning_and_what_was_written_is_kept(
+        self, make_memory: MakeMemory, store_path: Path
+    ) -> None:
+        said = in_a_small_world(FILLING_UP, store_path, seconds=20.0)
+        assert said is not None, "it hung"
+        noted, _, rest = said.partition(" ")
+        assert rest == "out of use, 1 warning"
+        # What does not fit is given up in batches, and the file is as good as before.
+        kept = known(make_memory(), range(int(noted)))
+        assert kept == list(range(len(kept)))
+        assert 0 < len(kept) < int(noted)
+
     def test_a_folder_that_cannot_be_made_costs_a_warning(
         self, make_memory: MakeMemory, store_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -402,6 +414,26 @@ class TestWhatItSuffers:
         command = [sys.executable, "-c", script, str(store_path)]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=20)
         assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+FILLING_UP = """
+import logging, time
+from crawler.memory.page_memory import PageMemory, Retention
+warnings = []
+handler = logging.Handler(logging.WARNING)
+handler.emit = warnings.append
+logging.getLogger("crawler").addHandler(handler)
+memory = PageMemory(path, Retention())
+memory.open().result(10)
+noted = 0
+while memory.is_in_use:
+    memory.note(b"page %d" % noted, ["x" * 100])
+    noted += 1
+    while memory._jobs.qsize() > 100:
+        time.sleep(0.001)
+memory.close().result(10)
+print(noted, "out of use,", len(warnings), "warning")
+"""
 
 
 def hanging(memory: PageMemory, monkeypatch: pytest.MonkeyPatch) -> threading.Event:

@@ -15,6 +15,7 @@ import pytest
 
 from crawler.exceptions import StoreDamaged, StoreFailed, StoreTaken
 from crawler.memory.page_store import PageStore
+from tests.integration.memory.conftest import in_a_small_world
 from tests.support.crawls import REPOSITORY
 
 pytestmark = pytest.mark.integration
@@ -219,14 +220,6 @@ class TestHangs:
             fill(store, 1)
 
 
-# No file may grow beyond this size: the next write fails, as on a full card.
-FILE_BYTES = 400_000
-SMALL_WORLD = """
-import resource, sys
-from pathlib import Path
-path = Path(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
-"""
 FILLING_UP = """
 from crawler.exceptions import StoreFailed
 from crawler.memory.page_store import PageStore
@@ -250,17 +243,6 @@ for number in range(100_000):
         pages.commit()
 print("it ended")
 """
-
-
-def in_a_small_world(script: str, path: Path, *, seconds: float) -> str | None:
-    """Run a script where no file can grow beyond a size; return what it printed, None if it hung."""
-    command = [sys.executable, "-c", SMALL_WORLD + script, str(path), str(FILE_BYTES)]
-    try:
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return None
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def test_failures_are_raised_once_and_not_logged_line_by_line(

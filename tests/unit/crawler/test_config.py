@@ -184,3 +184,40 @@ def test_sizes_have_units(text: str, size: int) -> None:
 def test_a_size_out_of_its_bounds_is_refused(text: str) -> None:
     (problem,) = problems({"CRAWLER_DELIVERY_QUEUE_MAX_BYTES": text})
     assert problem.endswith("allowed: a size from 1K to 1G, e.g. 8M")
+
+
+def test_page_memories_are_in_the_state_folder_unless_told_otherwise(tmp_path: Path) -> None:
+    environment = {"CRAWLER_STATE_DIR": str(tmp_path)}
+    assert read(environment).pages_dir == tmp_path / "pages"
+    assert read(environment, {"DELTAFETCH_DIR": str(tmp_path / "other")}).pages_dir == tmp_path / "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("1", True),
+        ("True", True),
+        ("yes", True),
+        ("0", False),
+        ("false", False),
+        (True, True),
+        (False, False),
+    ],
+)
+def test_a_switch_is_on_or_off_as_scrapy_settings_say_it(text: object, meant: bool) -> None:
+    assert read({}, {"DELTAFETCH_ENABLED": text}).deltafetch_enabled is meant
+    assert read({}, {"DELTAFETCH_RESET": text}).deltafetch_reset is meant
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("DELTAFETCH_ENABLED", "perhaps"),
+        ("DELTAFETCH_DIR", "pages"),
+        ("DELTAFETCH_EXPIRY_DAYS", "-1"),
+        ("DELTAFETCH_MAX_PAGES", "0"),
+    ],
+)
+def test_a_wrong_setting_of_the_page_memory_is_reported(name: str, text: str) -> None:
+    [problem] = problems({f"CRAWLER_{name}": text})
+    assert problem.startswith(f"CRAWLER_{name}={text!r}")
