@@ -11,11 +11,13 @@ from pathlib import Path
 from random import Random
 
 from bench.measure import MIB, Size, Spread, resident_bytes, written_bytes
-from bench.report import Part, Reading
+from bench.report import Figure, Part, Reading, at_most
 from crawler.memory.page_memory import PageMemory, Retention
 from crawler.memory.validators import Version, digest
 
 PATIENCE_SECONDS = 600.0
+# Eight bytes a page, and what opening a store takes.
+RAM = "RAM of the page memory once open"
 Readings = dict[str, float]
 
 
@@ -30,9 +32,15 @@ def measure(size: Size) -> Part:
                 given = (step, str(Path(folder) / f"{kind}.sqlite"), str(pages), json.dumps(facts))
                 command = (sys.executable, "-m", "bench.page_memory", *given)
                 taken: Readings = json.loads(subprocess.check_output(command))
+                part.figures += [
+                    Figure(f"{what}, {pages:,} pages, revisit {kind}", Spread.of([value]), at_most(16), "MiB")
+                    for what, value in taken.items()
+                    if what == RAM
+                ]
                 part.readings += [
                     Reading(f"{pages:,} pages, revisit {kind}: {what}", "", Spread.of([value]))
                     for what, value in taken.items()
+                    if what != RAM
                 ]
     return part
 
@@ -82,7 +90,7 @@ def _look_up(path: Path, pages: int, _facts: list[object]) -> Readings:
         return memory.recall(key).result(PATIENCE_SECONDS)
 
     readings = {
-        "RAM once open, MiB": grown / MIB,
+        RAM: grown / MIB,
         "time to open, s": opened_seconds,
         "time to see that a page is not known, us": _microseconds(memory.is_known, unknown),
         "time to recall a page, in order, us": _microseconds(recalled, in_order),
