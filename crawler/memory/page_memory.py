@@ -83,6 +83,7 @@ class PageMemory:
         self._index = KeyIndex()
         self._jobs: SimpleQueue[tuple[Callable[[], Any], Future[Any] | None]] = SimpleQueue()
         self._is_over = False
+        self._has_ended = False
         # A run meets pages in much the same order as the last: what will be asked next, read ahead.
         self._ahead: dict[bytes, bytes] = {}
         # Of the thread alone:
@@ -147,7 +148,7 @@ class PageMemory:
     def _ask(self, job: Callable[[], T]) -> "Future[T]":
         answer: Future[T] = Future()
         self._jobs.put((job, answer))
-        if self._is_over:
+        if self._has_ended:
             self._turn_away()
         return answer
 
@@ -168,6 +169,7 @@ class PageMemory:
                 job, answer = self._write, None
             self._do(job, answer)
         self._store.close()
+        self._has_ended = True
         self._turn_away()
 
     def _do(self, job: Callable[[], T], answer: "Future[T | None] | None") -> None:
