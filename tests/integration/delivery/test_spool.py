@@ -99,6 +99,33 @@ def test_the_file_is_as_large_as_it_may_get_from_the_start(make_spool: MakeSpool
     assert journal_of(spool.path).stat().st_size == journal
 
 
+@pytest.mark.parametrize("is_left_by", ["a smaller cap", "a kill while it was made"])
+def test_a_file_full_of_free_pages_grows_in_a_few_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_left_by: str
+) -> None:
+    """SQLite takes free pages first: page by page, each with its commit, that took as good as for ever."""
+    cap = 4 * MIB
+    if is_left_by == "a smaller cap":
+        small_spool(tmp_path, max_bytes=cap - 5 * sqlite.PAGE_BYTES).close()
+    else:
+        with closing(sqlite.open_database(tmp_path / "spool.sqlite", busy_seconds=1)) as connection:
+            connection.execute("CREATE TABLE ballast (data BLOB)")
+            connection.execute("INSERT INTO ballast VALUES (zeroblob(?))", (cap * 9 // 10,))
+    statements: list[str] = []
+    open_database = sqlite.open_database
+
+    def watched(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
+        connection = open_database(path, busy_seconds=busy_seconds)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    monkeypatch.setattr(sqlite, "open_database", watched)
+    with closing(small_spool(tmp_path, max_bytes=cap)) as spool:
+        assert spool.path.stat().st_size == cap
+    steps = [statement for statement in statements if statement.startswith("INSERT INTO ballast")]
+    assert 1 <= len(steps) <= 12
+
+
 def test_a_rollback_after_a_crash_leaves_the_journal_its_room(make_spool: MakeSpool, tmp_path: Path) -> None:
     """Without it a full card could not even be drained."""
     spool = make_spool()
