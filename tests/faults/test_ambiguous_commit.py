@@ -49,6 +49,7 @@ def throw(delivery: Delivery, break_it: Break, proxy: TcpProxy, chance: Random, 
     delivery.drain()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("break_it", [swallow_the_answer, cut_before_commit, cut_mid_data])
 def test_a_batch_is_stored_once(
@@ -83,6 +84,7 @@ def test_a_batch_is_stored_once(
     )
 
 
+@pytest.mark.long
 def test_a_plain_insert_stores_every_row_twice(
     make_delivery: MakeDelivery,
     make_sink: MakeSink,

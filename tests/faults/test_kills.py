@@ -119,6 +119,7 @@ class Host:
         )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_kill_costs_nothing_that_was_acknowledged(
     tmp_path: Path, form: Form, fault_report: FaultReport
