@@ -6,11 +6,10 @@ from random import Random
 
 import pytest
 
-from crawler.delivery.batch import Limits
 from crawler.delivery.courier import Tally
 from tests.conftest import MakeSink
 from tests.faults.conftest import Form, MakeDelivery
-from tests.support.deliveries import Delivery, eventually
+from tests.support.deliveries import TOGETHER, Delivery, eventually
 from tests.support.delivery import (
     COLUMNS,
     SHOP,
@@ -26,9 +25,7 @@ from tests.support.fault_report import Control, FaultReport
 pytestmark = pytest.mark.integration
 
 FAULT = "poison among good rows"
-BATCH = 500
-# A batch is full before it has lingered: what is handed over together is sent together.
-TOGETHER = Limits(batch_max_items=BATCH, batch_max_bytes=64 * 1024**2, linger_seconds=5.0)
+BATCH = TOGETHER.batch_max_items
 
 
 def with_data(data: bytes) -> Callable[[int], bytes]:

@@ -349,6 +349,8 @@ def test_a_killed_crawl_is_noted_and_run_again_it_stores_what_an_undisturbed_one
     jobs = dict(host.query("SELECT run_id, status FROM crawler_jobs"))
     assert jobs == {killed.run_id: "killed", host.run().run_id: "finished"}
     assert host.run().counts.unchanged == at_the_kill
+    [source] = host.report("spool", "status")["sources"]
+    assert source["killed"] == 1
     fault_report.trials.append(Trial(KILL, form.name, None, {f"noticed by {is_noticed_by}": 1}, *found))
 
 

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import orjson
@@ -16,8 +17,10 @@ from crawler.records import DeadLetter, Stream, line_fields
 from tests.support.delivery import SHOP, record, rows
 from tests.support.fault_report import Trial
 
-# A batch is what one call of `secure` hands over: it lingers only until that has arrived.
+# A batch is what one call of `secure` hands over: it lingers only until that has arrived,
 LIMITS = Limits(batch_max_items=500, batch_max_bytes=64 * 1024**2, linger_seconds=0.05)
+# or, where a batch cut in two would change what is counted, until it has arrived on a busy machine too.
+TOGETHER = replace(LIMITS, linger_seconds=5.0)
 
 
 class Call(NamedTuple):
